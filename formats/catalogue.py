@@ -1,0 +1,142 @@
+"""The registered formats. One line adds one; the table in `docs/formats.md` is generated from here."""
+
+from __future__ import annotations
+
+from narrowgauge.formats.block import BlockFormat
+from narrowgauge.formats.codebook import CodebookFormat
+from narrowgauge.formats.floats import FloatFormat
+from narrowgauge.formats.integers import IntFormat
+from narrowgauge.formats.p3109 import p3109
+from narrowgauge.formats.registry import get, register
+from narrowgauge.formats.rf8 import rf8
+from narrowgauge.formats.scaling import ScaleRule
+
+# NF4: the table that bitsandbytes ships. Exact normal quantiles differ from it by about 1e-7, so it is data.
+NF4_LEVELS = (
+    -1.0,
+    -0.6961928009986877,
+    -0.5250730514526367,
+    -0.39491748809814453,
+    -0.28444138169288635,
+    -0.18477343022823334,
+    -0.09105003625154495,
+    0.0,
+    0.07958029955625534,
+    0.16093020141124725,
+    0.24611230194568634,
+    0.33791524171829224,
+    0.44070982933044434,
+    0.5626170039176941,
+    0.7229568362236023,
+    1.0,
+)
+
+
+def _ieee(name: str, exponent_bits: int, mantissa_bits: int, *aliases: str) -> None:
+    register(
+        FloatFormat(
+            name=name,
+            exponent_bits=exponent_bits,
+            mantissa_bits=mantissa_bits,
+            bias=2 ** (exponent_bits - 1) - 1,
+            has_infinity=True,
+            nan_codes=2**mantissa_bits - 1,
+        ),
+        *aliases,
+    )
+
+
+def _finite(name: str, exponent_bits: int, mantissa_bits: int, bias: int, *, nan_codes: int = 0) -> None:
+    register(
+        FloatFormat(
+            name=name,
+            exponent_bits=exponent_bits,
+            mantissa_bits=mantissa_bits,
+            bias=bias,
+            nan_codes=nan_codes,
+        )
+    )
+
+
+def _fnuz(name: str, exponent_bits: int, mantissa_bits: int, bias: int) -> None:
+    register(
+        FloatFormat(
+            name=name,
+            exponent_bits=exponent_bits,
+            mantissa_bits=mantissa_bits,
+            bias=bias,
+            nan_at_negative_zero=True,
+        )
+    )
+
+
+_finite("e4m3fn", 4, 3, 7, nan_codes=1)
+_ieee("e5m2", 5, 2)
+_ieee("e4m3", 4, 3)
+_ieee("e3m4", 3, 4)
+_fnuz("e4m3fnuz", 4, 3, 8)
+_fnuz("e5m2fnuz", 5, 2, 16)
+_fnuz("e4m3b11fnuz", 4, 3, 11)
+register(
+    FloatFormat(
+        name="e8m0fnu",
+        exponent_bits=8,
+        mantissa_bits=0,
+        bias=127,
+        is_signed=False,
+        subnormals=False,
+        nan_codes=1,
+    )
+)
+_finite("e2m3fn", 2, 3, 1)
+_finite("e3m2fn", 3, 2, 3)
+_finite("e2m1fn", 2, 1, 1)
+_finite("e1m2", 1, 2, 1)
+_ieee("fp16", 5, 10, "float16", "half")
+_ieee("bf16", 8, 7, "bfloat16")
+register(rf8())
+register(IntFormat(name="int8", width=8))
+register(IntFormat(name="int4", width=4))
+register(IntFormat(name="uint8", width=8, is_signed=False))
+register(IntFormat(name="uint4", width=4, is_signed=False))
+register(IntFormat(name="int8_full", width=8, restricted=False))
+register(IntFormat(name="int4_full", width=4, restricted=False))
+register(CodebookFormat(name="nf4", table=NF4_LEVELS))
+for _precision in range(1, 8):
+    for _extended in (True, False):
+        register(p3109(8, _precision, extended=_extended))
+
+
+def _mx(name: str, element: str, rule: ScaleRule, *aliases: str) -> None:
+    register(
+        BlockFormat(name=name, element=get(element), scale_format=get("e8m0fnu"), block_size=32, rule=rule),
+        *aliases,
+    )
+
+
+_MXINT8_ELEMENT = IntFormat(name="mxint8_element", width=8, fraction_bits=6)
+
+_mx("mxfp8_e4m3", "e4m3fn", ScaleRule.RCEIL, "mxfp8")
+_mx("mxfp8_e5m2", "e5m2", ScaleRule.RCEIL)
+_mx("mxfp6_e2m3", "e2m3fn", ScaleRule.RCEIL, "mxfp6")
+_mx("mxfp6_e3m2", "e3m2fn", ScaleRule.RCEIL)
+_mx("mxfp4", "e2m1fn", ScaleRule.RCEIL)
+register(
+    BlockFormat(
+        name="mxint8",
+        element=_MXINT8_ELEMENT,
+        scale_format=get("e8m0fnu"),
+        block_size=32,
+        rule=ScaleRule.RCEIL,
+    )
+)
+register(
+    BlockFormat(
+        name="nvfp4",
+        element=get("e2m1fn"),
+        scale_format=get("e4m3fn"),
+        block_size=16,
+        rule=ScaleRule.AMAX,
+        two_level=True,
+    )
+)

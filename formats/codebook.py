@@ -1,0 +1,167 @@
+"""Codebooks: any table of at most 2^16 values with a rounding rule (NF4, dynamic trees, RF8, a user's own array)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+from math import nan
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from narrowgauge.formats.format import Codes, Format, smallest_unsigned
+from narrowgauge.formats.rounding import BoolArray, FloatArray, Overflow, Rounding, rounds_away
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodebookFormat(Format):
+    """`table[code]` is the value of each code; NaN marks codes that are not numbers.
+
+    Values may stand in any order and may repeat (the lowest code is the canonical one). Nearest rounding compares
+    with the midpoints, exactly; a tie goes to the value of even rank (`nearest_even`) or larger magnitude
+    (`nearest_away`). `stochastic` takes the upper neighbour when `floor(frac · 2^N) + R >= 2^N`, frac counted from
+    the lower one. Beyond the ends everything saturates.
+    """
+
+    table: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        size = len(self.table)
+        if not 2 <= size <= 2**16:
+            raise ValueError(f"table: {self.name} needs 2 to 65536 values, got {size}")
+        # One NaN object for all, because tuples compare NaN by identity: equal tables are equal formats.
+        object.__setattr__(self, "table", tuple(nan if v != v else float(v) for v in self.table))
+        finite = [abs(value) for value in self.table if np.isfinite(value)]
+        if not finite:
+            raise ValueError(f"table: {self.name} has no finite value")
+        if max(finite) > 2.0**1022:
+            raise ValueError(f"table: {self.name} holds {max(finite)}, at most 2^1022 is accepted")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), {field.name: getattr(self, field.name) for field in fields(self)})
+
+    @property
+    def bits(self) -> int:
+        return (len(self.table) - 1).bit_length()
+
+    @property
+    def code_dtype(self) -> np.dtype[np.integer]:
+        return smallest_unsigned(self.bits)
+
+    @cached_property
+    def _values(self) -> FloatArray:
+        padded = np.full(2**self.bits, np.nan)
+        padded[: len(self.table)] = self.table
+        return padded
+
+    @cached_property
+    def ranked(self) -> tuple[FloatArray, NDArray[np.int64]]:
+        """Distinct finite values in ascending order, and the canonical code of each."""
+        finite = np.flatnonzero(np.isfinite(self._values))
+        levels, first = np.unique(self._values[finite], return_index=True)
+        return levels, finite[first].astype(np.int64)
+
+    @property
+    def signed(self) -> bool:
+        return bool(self.ranked[0][0] < 0)
+
+    @property
+    def has_inf(self) -> bool:
+        return bool(np.isinf(self._values).any())
+
+    @property
+    def has_nan(self) -> bool:
+        return self.nan_code is not None
+
+    @property
+    def nan_code(self) -> int | None:
+        nan = np.flatnonzero(np.isnan(self._values))
+        return int(nan[0]) if nan.size else None
+
+    @property
+    def has_zero(self) -> bool:
+        return bool((self.ranked[0] == 0).any())
+
+    @property
+    def max(self) -> float:
+        return float(self.ranked[0][-1])
+
+    @property
+    def min(self) -> float:
+        return float(self.ranked[0][0])
+
+    @property
+    def smallest_normal(self) -> float:
+        return self.smallest_subnormal
+
+    @property
+    def smallest_subnormal(self) -> float:
+        levels = self.ranked[0]
+        return float(levels[levels > 0][0])
+
+    @property
+    def epsilon(self) -> float:
+        levels = self.ranked[0]
+        index = int(np.clip(np.searchsorted(levels, 1.0, side="right"), 1, len(levels) - 1))
+        return float(levels[index] - levels[index - 1])
+
+    def decode(self, codes: ArrayLike) -> FloatArray:
+        wide = self._integer_codes(codes)
+        if wide.size and int(wide.min()) < 0:
+            raise ValueError(f"codes: {self.name} has unsigned codes, got {wide.min()}")
+        return np.asarray(self._values[wide])
+
+    def _encode(
+        self,
+        x: FloatArray,
+        rounding: Rounding | None,
+        overflow: Overflow,
+        random_bits: Codes | None,
+        num_random_bits: int,
+    ) -> Codes:
+        levels, codes = self.ranked
+        clipped = np.clip(x, levels[0], levels[-1])
+        low = np.searchsorted(levels, clipped, side="right") - 1
+        frac = _fraction(clipped, levels[low], levels[np.minimum(low + 1, len(levels) - 1)])
+        up = self._goes_up(
+            clipped, low, frac, rounding or Rounding.NEAREST_EVEN, random_bits, num_random_bits
+        )
+        return codes[low + up].astype(self.code_dtype)
+
+    def _goes_up(
+        self,
+        x: FloatArray,
+        low: NDArray[np.int64],
+        frac: FloatArray,
+        rounding: Rounding,
+        random_bits: Codes | None,
+        num_random_bits: int,
+    ) -> BoolArray:
+        """Whether each value takes level `low + 1`: the shared table, with "away" meaning up in rank."""
+        if rounding is Rounding.TOWARD_ZERO:
+            return (x < 0) & (frac > 0)
+        if rounding is Rounding.NEAREST_AWAY:
+            return (frac > 0.5) | ((frac == 0.5) & (x > 0))
+        negative = np.zeros(x.shape, dtype=np.bool_)
+        return rounds_away(frac, low % 2 == 1, negative, rounding, random_bits, num_random_bits)
+
+
+def _fraction(x: FloatArray, below: FloatArray, above: FloatArray) -> FloatArray:
+    """(x - below) / (above - below) in [0, 1) for below <= x: a float64, but on the right side of 0, 1/2 and 1."""
+    step = above - below
+    frac = (x - below) / np.where(step > 0, step, 1.0)
+    # below + above is total + error exactly (Knuth's two-sum), so the comparison with the midpoint is exact.
+    total = below + above
+    shift = total - below
+    error = (below - (total - shift)) + (above - shift)
+    side = np.where(2.0 * x == total, -error, 2.0 * x - total)
+    lower = np.clip(frac, 2.0**-1074, np.nextafter(0.5, 0.0))
+    upper = np.clip(frac, np.nextafter(0.5, 1.0), np.nextafter(1.0, 0.0))
+    inner = np.where(side < 0, lower, np.where(side > 0, upper, 0.5))
+    return np.where(x > below, inner, 0.0)
+
+
+def _rebuild(kind: type[CodebookFormat], arguments: dict[str, Any]) -> CodebookFormat:
+    """Unpickles through the constructor, so that a copy from another process equals the original."""
+    return kind(**arguments)

@@ -1,0 +1,256 @@
+"""Every IEEE-like minifloat by one parametrisation (survey B.0): fields S | E(w) | M(t).
+
+    E = 0 (with subnormals):  v = ± M · 2^(1 - bias - t)
+    otherwise:                v = ± (1 + M / 2^t) · 2^(E - bias)
+
+An all-ones exponent not consumed by NaN or Inf is an ordinary binade.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from narrowgauge.formats.format import Codes, Format, smallest_unsigned
+from narrowgauge.formats.rounding import BoolArray, FloatArray, Overflow, Rounding, rounds_away
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatFormat(Format):
+    """A minifloat. `nan_codes`: how many of the highest codes of each sign are NaN (IEEE 2^t - 1, "fn" 1, none 0);
+    `nan_at_negative_zero`: the code 10…0 is the one NaN and there is no -0 ("fnuz", P3109); `has_infinity`: the code
+    just below the NaNs of each sign is an infinity; `subnormals=False`: E = 0 is an ordinary binade and there is no
+    zero (E8M0); `overflow_to_nan=False`: without an infinity, non-saturating overflow clamps (P3109 v4.0) instead of
+    giving NaN (OCP, ml_dtypes).
+    """
+
+    exponent_bits: int
+    mantissa_bits: int
+    bias: int
+    is_signed: bool = True
+    subnormals: bool = True
+    has_infinity: bool = False
+    nan_codes: int = 0
+    nan_at_negative_zero: bool = False
+    overflow_to_nan: bool = True
+
+    def __post_init__(self) -> None:
+        if self.exponent_bits < 1 or self.mantissa_bits < 0 or self.bits > 32:
+            raise ValueError(
+                f"{self.name}: exponent_bits >= 1, mantissa_bits >= 0 and at most 32 bits in all, "
+                f"got {self.exponent_bits} and {self.mantissa_bits}"
+            )
+        if self.nan_at_negative_zero and not self.is_signed:
+            raise ValueError(f"{self.name}: nan_at_negative_zero needs a signed format")
+        if self.nan_codes < 0 or self._max_code < (1 if self.subnormals else 0):
+            raise ValueError(f"{self.name}: nan_codes={self.nan_codes} leaves no finite value")
+        lowest, highest = self.emin - self.mantissa_bits, (self._max_code >> self.mantissa_bits) - self.bias
+        if lowest < -1074 or highest > 1023:
+            raise ValueError(
+                f"{self.name}: bias={self.bias} puts values at 2^{lowest} to 2^{highest}, beyond float64 (2^-1074 to 2^1023)"
+            )
+
+    @property
+    def bits(self) -> int:
+        return int(self.is_signed) + self.exponent_bits + self.mantissa_bits
+
+    @property
+    def code_dtype(self) -> np.dtype[np.integer]:
+        return smallest_unsigned(self.bits)
+
+    @property
+    def signed(self) -> bool:
+        return self.is_signed
+
+    @property
+    def has_inf(self) -> bool:
+        return self.has_infinity
+
+    @property
+    def has_nan(self) -> bool:
+        return self.nan_at_negative_zero or self.nan_codes > 0
+
+    @property
+    def has_zero(self) -> bool:
+        return self.subnormals
+
+    @property
+    def has_negative_zero(self) -> bool:
+        """Whether -0 has a code of its own."""
+        return self.is_signed and self.subnormals and not self.nan_at_negative_zero
+
+    @property
+    def emin(self) -> int:
+        """Exponent of the smallest normal binade."""
+        return (1 if self.subnormals else 0) - self.bias
+
+    @property
+    def emax(self) -> int:
+        """floor(log2(max))."""
+        return int(np.frexp(self.max)[1]) - 1
+
+    @property
+    def _sign_bit(self) -> int:
+        return 1 << (self.exponent_bits + self.mantissa_bits) if self.is_signed else 0
+
+    @property
+    def _max_code(self) -> int:
+        """Magnitude code of the largest finite value."""
+        return 2 ** (self.exponent_bits + self.mantissa_bits) - 1 - self.nan_codes - int(self.has_infinity)
+
+    @property
+    def inf_code(self) -> int | None:
+        """Code of +Inf, None where there is none."""
+        return self._max_code + 1 if self.has_infinity else None
+
+    @property
+    def nan_code(self) -> int | None:
+        """Canonical (positive, quiet) NaN: the slot of -0, else the top mantissa bit set as ml_dtypes and numpy do."""
+        if self.nan_at_negative_zero:
+            return self._sign_bit
+        if self.nan_codes == 0:
+            return None
+        first = self._max_code + 1 + int(self.has_infinity)
+        ieee = self.mantissa_bits > 0 and self.nan_codes == 2**self.mantissa_bits - 1
+        # IEEE-like: exponent all ones and the quiet bit; elsewhere ("fn" formats have the one) the first of them.
+        return first - 1 + (1 << (self.mantissa_bits - 1)) if ieee else first
+
+    @property
+    def max(self) -> float:
+        return float(self._magnitudes(np.asarray([self._max_code]))[0])
+
+    @property
+    def min(self) -> float:
+        if self.is_signed:
+            return -self.max
+        return 0.0 if self.has_zero else self.smallest_subnormal
+
+    @property
+    def finite_codes(self) -> int:
+        """How many codes are finite values, -0 counted where it exists."""
+        return (self._max_code + 1) * (1 + int(self.is_signed)) - int(self.nan_at_negative_zero)
+
+    @property
+    def smallest_normal(self) -> float:
+        return float(2.0**self.emin)
+
+    @property
+    def smallest_subnormal(self) -> float:
+        return float(2.0 ** (self.emin - self.mantissa_bits)) if self.subnormals else self.smallest_normal
+
+    @property
+    def epsilon(self) -> float:
+        return float(2.0 ** (min(max(0, self.emin), self.emax) - self.mantissa_bits))
+
+    def _magnitudes(self, magnitude_codes: Codes) -> FloatArray:
+        exponent = magnitude_codes >> self.mantissa_bits
+        mantissa = (magnitude_codes & ((1 << self.mantissa_bits) - 1)).astype(np.float64)
+        normal = (exponent > 0) | (not self.subnormals)
+        significand = mantissa + np.where(normal, float(1 << self.mantissa_bits), 0.0)
+        quantum = np.maximum(exponent, 1 if self.subnormals else 0) - self.bias - self.mantissa_bits
+        return np.asarray(np.ldexp(significand, quantum.astype(np.int32)))
+
+    def decode(self, codes: ArrayLike) -> FloatArray:
+        wide = self._integer_codes(codes) & (2**self.bits - 1)
+        magnitude = wide & (2 ** (self.exponent_bits + self.mantissa_bits) - 1)
+        values = self._magnitudes(magnitude)
+        if self.has_infinity:
+            values = np.where(magnitude == self._max_code + 1, np.inf, values)
+        values = np.where(magnitude > self._max_code + int(self.has_infinity), np.nan, values)
+        negative = (wide & self._sign_bit) != 0
+        values = np.where(negative, -values, values)
+        if self.nan_at_negative_zero:
+            values = np.where(wide == self._sign_bit, np.nan, values)
+        return np.asarray(values, dtype=np.float64)
+
+    def _encode(
+        self,
+        x: FloatArray,
+        rounding: Rounding | None,
+        overflow: Overflow,
+        random_bits: Codes | None,
+        num_random_bits: int,
+    ) -> Codes:
+        t = self.mantissa_bits
+        mode = rounding or Rounding.NEAREST_EVEN
+        infinite = np.isinf(x)
+        magnitude = np.where(infinite, 0.0, np.abs(x))
+        negative = np.signbit(x)
+        exponent = np.where(magnitude == 0, self.emin, np.frexp(magnitude)[1] - 1)
+        quantum = np.maximum(exponent, self.emin) - t
+        # What underflows here keeps a trace, so that the directed modes and to-odd still see it.
+        significand = np.maximum(np.ldexp(magnitude, -quantum), np.where(magnitude > 0, 2.0**-1074, 0.0))
+        low = np.floor(significand)
+        # For formats without subnormals `low` may be 0 below the smallest binade: _below_range deals with those.
+        code = ((quantum + t - self.emin).astype(np.int64) << t) + low.astype(np.int64)
+        if not self.subnormals:
+            code -= 1 << t
+        odd = (code & 1) != 0
+        code += rounds_away(significand - low, odd, negative, mode, random_bits, num_random_bits)
+        code = self._overflow(code, infinite, negative, mode, overflow)
+        if not self.subnormals:
+            code = self._below_range(code, magnitude, infinite, overflow)
+        if not self.is_signed:
+            return self._unsigned(code, x, overflow)
+        return self._with_sign(code, negative)
+
+    def _overflow(
+        self, code: Codes, infinite: BoolArray, negative: BoolArray, mode: Rounding, overflow: Overflow
+    ) -> Codes:
+        beyond = code > self._max_code
+        code = np.minimum(code, self._max_code)
+        special = self.inf_code
+        if special is None and self.overflow_to_nan:
+            special = self._nan_magnitude
+        if special is None or overflow is Overflow.SATURATE:
+            return np.where(infinite, self._max_code, code)
+        if overflow is Overflow.PROPAGATE:
+            return np.where(infinite, self.inf_code if self.has_infinity else self._max_code, code)
+        # A directed mode keeps the largest finite value on its inner side (IEEE 754 §7.4).
+        inward = (mode is Rounding.TOWARD_ZERO) | (mode is Rounding.TO_ODD)
+        inner = (
+            negative
+            if mode is Rounding.UP
+            else ~negative
+            if mode is Rounding.DOWN
+            else np.full(code.shape, inward)
+        )
+        return np.where(infinite | (beyond & ~inner), special, code)
+
+    @property
+    def _nan_magnitude(self) -> int | None:
+        """NaN as a magnitude code; for formats whose NaN is the -0 slot, a marker that `_with_sign` resolves."""
+        return self._max_code + 1 if self.nan_at_negative_zero else self.nan_code
+
+    def _below_range(
+        self, code: Codes, magnitude: FloatArray, infinite: BoolArray, overflow: Overflow
+    ) -> Codes:
+        """No zero in the format: what would round to zero becomes the smallest value, zero itself NaN if asked."""
+        code = np.maximum(code, 0)
+        if overflow is Overflow.NONSATURATING and self.nan_code is not None:
+            code = np.where((magnitude == 0) & ~infinite, self.nan_code, code)
+        return code
+
+    def _unsigned(self, code: Codes, x: FloatArray, overflow: Overflow) -> Codes:
+        below = x < 0
+        if overflow is Overflow.NONSATURATING and self.nan_code is not None:
+            code = np.where(below, self.nan_code, code)
+        else:
+            code = np.where(below, 0, code)
+        return np.asarray(code).astype(self.code_dtype)
+
+    def _with_sign(self, code: Codes, negative: BoolArray) -> Codes:
+        if not self.nan_at_negative_zero:
+            return (code | np.where(negative, self._sign_bit, 0)).astype(self.code_dtype)
+        signed = np.where(negative & (code != 0), code | self._sign_bit, code)
+        if not self.has_infinity:
+            signed = np.where(code > self._max_code, self._sign_bit, signed)
+        return np.asarray(signed).astype(self.code_dtype)
+
+    def _nan_codes(self, negative: BoolArray) -> Codes:
+        codes = super()._nan_codes(negative)
+        if self.is_signed and not self.nan_at_negative_zero:
+            codes = codes | np.where(negative, self._sign_bit, 0).astype(self.code_dtype)
+        return codes

@@ -1,0 +1,123 @@
+"""The reference quantizer: numpy, obvious, and the definition that every kernel reproduces bit for bit.
+
+For each scaling group, in float32 with one rounding per operation:
+
+    amax  = max |x|
+    scale = rule(amax)                      NaN where amax is NaN or infinite: the group decodes to NaN, others don't
+    y     = x · (1 / scale)                 from float64 inputs: the float64 product rounded to odd (no double rounding)
+    code  = encode(y)                       saturating; stochastic rounding takes Philox bits of the element's index
+
+A two-level format has `outer = amax(tensor) / divisor` over the groups that are finite, and scale = decode(code) · outer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from narrowgauge.formats.block import BlockFormat
+from narrowgauge.formats.format import Codes
+from narrowgauge.formats.philox import rounding_bits
+from narrowgauge.formats.rounding import FloatArray, Rounding
+from narrowgauge.formats.scaling import Float32Array, inverse_scale, scale_from_amax
+from narrowgauge.formats.scheme import Scheme, parse
+from narrowgauge.formats.tiles import rows_cols, spread, tile_max
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """codes: the shape of x. scale: float32 factors, or scale codes of a block format. outer: float32 scalar array,
+    1 except for two-level formats."""
+
+    codes: Codes
+    scale: NDArray[np.float32] | Codes
+    outer: Float32Array
+    scheme: Scheme
+
+    def dequantize(self) -> FloatArray:
+        """decode(codes) · scale in float64, where every product is exact."""
+        scale = self.scale
+        if isinstance(self.scheme.format, BlockFormat):
+            scale = self.scheme.format.scales(scale, self.outer)
+        values = self.scheme.element.decode(self.codes)
+        grid = spread(scale.reshape(rows_cols(scale.shape)), self.scheme.tile, rows_cols(values.shape))
+        return values * grid.reshape(values.shape).astype(np.float64)
+
+
+def round_to_odd_float32(x: ArrayLike) -> Float32Array:
+    """float64 → float32, inexact values going to the neighbour with an odd last bit, so that any later rounding to at
+    most 22 bits equals a direct one (Boldo and Melquiond 2008). Finite values beyond the range go to the largest."""
+    wide = np.asarray(x, dtype=np.float64)
+    limit = float(np.finfo(np.float32).max)
+    clipped = np.where(np.isinf(wide), wide, np.clip(wide, -limit, limit))
+    near = np.asarray(clipped.astype(np.float32))
+    bits = near.view(np.int32)
+    exact = (near.astype(np.float64) == clipped) | np.isnan(clipped)
+    # The nearest value is one of the two neighbours: if even, the other, odd one lies on the side of x.
+    outward = np.abs(clipped) > np.abs(near.astype(np.float64))
+    moved = bits + np.where(outward, 1, -1).astype(np.int32)
+    # -0 and +0 have no inner neighbour, and x lies outside them.
+    return np.where(exact | ((bits & 1) == 1), bits, moved).astype(np.int32).view(np.float32)
+
+
+def supported_array(x: ArrayLike) -> NDArray[np.floating]:
+    """`x` as an array; TypeError unless it holds float16, float32 or float64."""
+    array = np.asarray(x)
+    if array.dtype not in (np.float16, np.float32, np.float64):
+        raise TypeError(f"x: expected float16, float32 or float64, got {array.dtype}")
+    return array
+
+
+def rescaled(matrix: FloatArray, inverse: Float32Array, dtype: np.dtype[np.floating]) -> Float32Array:
+    """matrix · inverse in float32: for float64 data the float64 product rounded to odd, else the float32 product."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        if dtype == np.float64:
+            return round_to_odd_float32(matrix * inverse.astype(np.float64))
+        return matrix.astype(np.float32) * inverse
+
+
+def quantize_reference(
+    x: ArrayLike, scheme: Scheme | str, seed: int | None = None, offset: int = 0
+) -> Quantized:
+    """Quantises a float16/32/64 array of any shape. `seed` and `offset` name the random stream of `+sr` schemes.
+
+    Raises TypeError for other dtypes, ValueError for a stochastic scheme without a seed.
+    """
+    spec = parse(scheme)
+    array = supported_array(x)
+    if spec.stochastic and seed is None:
+        raise ValueError(f"seed: stochastic scheme {spec} needs an explicit seed")
+    matrix = array.astype(np.float64).reshape(rows_cols(array.shape))
+    with np.errstate(over="ignore"):
+        amax = tile_max(np.abs(matrix), spec.tile).astype(np.float32)
+    stored, factors, outer = _scales(amax, spec)
+    y = rescaled(matrix, spread(inverse_scale(factors), spec.tile, matrix.shape), array.dtype)
+    codes = _encode(y, spec, seed, offset)
+    return Quantized(codes.reshape(array.shape), stored.reshape(spec.scale_shape(array.shape)), outer, spec)
+
+
+def _scales(amax: Float32Array, spec: Scheme) -> tuple[NDArray[np.number], Float32Array, Float32Array]:
+    """(stored scales, float32 factors, outer scale) of every tile."""
+    fmt = spec.format
+    one = np.asarray(1, dtype=np.float32)
+    if not isinstance(fmt, BlockFormat):
+        scale = scale_from_amax(amax, fmt, spec.rule, spec.static)
+        return scale, scale, one
+    outer = one
+    if fmt.two_level:
+        finite = amax[np.isfinite(amax)]
+        outer = fmt.outer_scale(finite.max() if finite.size else np.float32(0))
+    codes = fmt.scale_codes(amax, spec.rule, outer)
+    return codes, fmt.scales(codes, outer), np.asarray(outer, dtype=np.float32)
+
+
+def _encode(y: Float32Array, spec: Scheme, seed: int | None, offset: int) -> Codes:
+    # A group whose scale is NaN was multiplied by zero: what is still NaN gets the positive NaN code, or 0.
+    isnan = np.isnan(y)
+    bits = rounding_bits(y.shape, seed or 0, offset) if spec.stochastic else None
+    rounding = Rounding.STOCHASTIC if spec.stochastic else None
+    codes = spec.element.encode(np.where(isnan, np.float32(0), y), rounding, random_bits=bits)
+    code = spec.element.nan_code
+    return np.where(isnan, 0 if code is None else code, codes).astype(codes.dtype)

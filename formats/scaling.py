@@ -1,0 +1,128 @@
+"""Scale rules: from the largest magnitude of a group (`amax`) to the factor that takes codes back, `x ≈ value · scale`.
+
+Everything here is float32 arithmetic, one correctly rounded operation at a time, because the kernels must reproduce
+it bit for bit. Power-of-two rules take exponents from bit fields, never from a floating-point log2 (which is wrong for
+the predecessors of powers of two).
+
+With M the largest element, emax = floor(log2 M), b its stored mantissa bits:
+
+| rule         | scale                                                  | largest scaled value |
+|--------------|--------------------------------------------------------|----------------------|
+| amax         | amax / M                                               | M                    |
+| floor        | 2^(floor(log2 amax) - emax)  (OCP MX v1.0)             | may exceed M, clips  |
+| ceil         | 2^(ceil(log2 amax) - emax)                             | never exceeds M      |
+| rceil, pow2  | 2^ceil(log2(amax / M)): the smallest that does not clip | never exceeds M      |
+| even         | floor after rounding amax to b mantissa bits, half up  | clips only below M's own rounding |
+| static=s     | s                                                      | not looked at        |
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from narrowgauge.formats.floats import FloatFormat
+from narrowgauge.formats.format import Format
+from narrowgauge.formats.integers import IntFormat
+
+Float32Array = NDArray[np.float32]
+
+SMALLEST_SCALE = 2.0**-126
+"""Floor of an `amax` scale, the smallest normal float32: its reciprocal is finite and no device flushes it."""
+SMALLEST_OUTER_SCALE = 2.0**-100
+"""Floor of the per-tensor scale of a two-level format, so that its product with a block scale is still normal."""
+
+
+class ScaleRule(StrEnum):
+    """How `amax` becomes a scale; see the table of this module."""
+
+    AMAX = "amax"
+    FLOOR = "floor"
+    CEIL = "ceil"
+    RCEIL = "rceil"
+    EVEN = "even"
+    POW2 = "pow2"
+    STATIC = "static"
+
+    @property
+    def power_of_two(self) -> bool:
+        return self in _POWER_OF_TWO
+
+
+_POWER_OF_TWO = {ScaleRule.FLOOR, ScaleRule.CEIL, ScaleRule.RCEIL, ScaleRule.EVEN, ScaleRule.POW2}
+
+
+def exponent_parameters(element: Format, rule: ScaleRule) -> tuple[int, int]:
+    """(carry, emax): the scale exponent is `((bits(amax) + carry) >> 23) - 127 - emax` for normal float32 amax."""
+    mantissa, exponent = np.frexp(element.max)
+    emax = int(exponent) - 1
+    max_field = int((2.0 * float(mantissa) - 1.0) * 2**23)
+    if rule is ScaleRule.FLOOR:
+        return 0, emax
+    if rule is ScaleRule.CEIL:
+        return 0x7FFFFF, emax
+    if rule is ScaleRule.EVEN:
+        return (1 << 22) >> _stored_mantissa_bits(element), emax
+    return 0x7FFFFF - max_field, emax
+
+
+def _stored_mantissa_bits(element: Format) -> int:
+    if isinstance(element, FloatFormat):
+        return element.mantissa_bits
+    if isinstance(element, IntFormat):
+        return element.max_code.bit_length() - 1
+    raise ValueError(
+        f"rule: 'even' rounds amax to the element's mantissa bits, which {element.name} does not have"
+    )
+
+
+def scale_exponent(
+    amax: ArrayLike, element: Format, rule: ScaleRule, lowest: int = -126
+) -> NDArray[np.int32]:
+    """Exponent of the power-of-two scale of each group, clamped to [lowest, 127]. amax: finite, non-negative float32.
+    A zero group gets `lowest` for E8M0 scales (lowest -127) and 0, that is scale 1, for float32 ones."""
+    a = np.asarray(amax, dtype=np.float32)
+    carry, emax = exponent_parameters(element, rule)
+    subnormal = a < np.float32(2.0**-126)
+    bits = np.where(subnormal, a * np.float32(2.0**24), a).astype(np.float32).view(np.int32)
+    # The sum passes 2^31 only for amax above 2^127 and then in the exponent field alone: int64 keeps it plain.
+    exponent = ((bits.astype(np.int64) + carry) >> 23) - 127 - emax - np.where(subnormal, 24, 0)
+    exponent = np.clip(exponent, lowest, 127)
+    return np.where(a == 0, lowest if lowest < -126 else 0, exponent).astype(np.int32)
+
+
+def amax_scale(amax: ArrayLike, largest: float, floor: float = SMALLEST_SCALE) -> Float32Array:
+    """`amax / largest` in float32, at least `floor` and finite; 1 for a zero group; NaN where amax is NaN or infinite."""
+    a = np.asarray(amax, dtype=np.float32)
+    finite = np.isfinite(a)
+    with np.errstate(over="ignore"):
+        scale = np.where(finite, a, np.float32(1)) / np.float32(largest)
+    scale = np.clip(scale, np.float32(floor), np.finfo(np.float32).max)
+    scale = np.where(a == 0, np.float32(1), scale)
+    return np.where(finite, scale, np.float32(np.nan)).astype(np.float32)
+
+
+def scale_from_amax(
+    amax: ArrayLike, element: Format, rule: ScaleRule, static: float | None = None
+) -> Float32Array:
+    """The float32 scale of each group (any shape) under `rule`; NaN where amax is NaN or infinite."""
+    a = np.asarray(amax, dtype=np.float32)
+    if rule is ScaleRule.AMAX:
+        return amax_scale(a, element.max)
+    finite = np.isfinite(a)
+    if rule is ScaleRule.STATIC:
+        if static is None:
+            raise ValueError("static: the static rule needs its scale, as in 'e4m3fn:static=0.5'")
+        scale = np.full(a.shape, np.float32(static))
+    else:
+        scale = np.ldexp(np.float32(1), scale_exponent(np.where(finite, a, np.float32(1)), element, rule))
+    return np.where(finite, scale, np.float32(np.nan)).astype(np.float32)
+
+
+def inverse_scale(scale: Float32Array) -> Float32Array:
+    """1 / scale in float32; 0 where the scale is 0 or NaN, so that the codes of the group are those of zero or NaN."""
+    inverse = np.zeros_like(scale)
+    np.divide(np.float32(1), scale, out=inverse, where=np.isfinite(scale) & (scale != 0))
+    return inverse

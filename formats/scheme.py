@@ -1,0 +1,148 @@
+"""`Scheme`: format × granularity × scale rule × rounding, with a one-line text form.
+
+    format[/granularity][:rule][+sr]        e4m3fn   e4m3fn/row   e4m3fn/1x128   e4m3fn/128x128:pow2   int8/32x32+sr
+
+Granularities: `tensor` (default), `row`, `col`, `RxC` (tiles of R rows and C columns; ragged edges take their own
+amax). Rows are everything but the last axis. Block formats (mxfp8, nvfp4, …) bring their own granularity.
+`parse(str(scheme)) == scheme`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from narrowgauge.formats.block import BlockFormat
+from narrowgauge.formats.format import Format
+from narrowgauge.formats.registry import get
+from narrowgauge.formats.rounding import choice
+from narrowgauge.formats.scaling import SMALLEST_SCALE, ScaleRule, exponent_parameters
+from narrowgauge.formats.tiles import Tile, tile_from_text, tile_text
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How a tensor is quantised. `tile`: rows and columns that share a scale, None for all of them."""
+
+    format: Format | BlockFormat
+    tile: Tile = (None, None)
+    rule: ScaleRule = ScaleRule.AMAX
+    static: float | None = None
+    stochastic: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.rule is ScaleRule.STATIC) != (self.static is not None):
+            raise ValueError(
+                f"rule: 'static' and its value go together, got rule={self.rule}, static={self.static}"
+            )
+        if self.static is not None and not SMALLEST_SCALE <= self.static <= 1 / SMALLEST_SCALE:
+            raise ValueError(f"static: a scale lies in 2^-126 to 2^126, got {self.static}")
+        if any(side is not None and side < 1 for side in self.tile):
+            raise ValueError(f"tile: sides are at least 1, got {self.tile}")
+        if isinstance(self.format, BlockFormat):
+            self._check_block(self.format)
+        elif not isinstance(self.format, Format):
+            raise TypeError(f"format: expected a Format or a BlockFormat, got {type(self.format).__name__}")
+        elif not self.format.has_zero:
+            raise ValueError(f"format: {self.format.name} has no zero, it holds scales, not elements")
+        if self.rule.power_of_two:
+            exponent_parameters(self.element, self.rule)  # refuses a rule that the element cannot have
+
+    def _check_block(self, fmt: BlockFormat) -> None:
+        if self.tile != (1, fmt.block_size):
+            raise ValueError(
+                f"granularity: {fmt.name} fixes its blocks at 1x{fmt.block_size}, got {self.granularity}"
+            )
+        if fmt.two_level and self.rule is not ScaleRule.AMAX:
+            raise ValueError(f"rule: {fmt.name} takes only its own rule 'amax', got {self.rule.value!r}")
+        if not fmt.two_level and not self.rule.power_of_two:
+            raise ValueError(f"rule: {fmt.name} has power-of-two scales, got {self.rule.value!r}")
+
+    @property
+    def element(self) -> Format:
+        """Format of one code."""
+        return self.format.element if isinstance(self.format, BlockFormat) else self.format
+
+    @property
+    def granularity(self) -> str:
+        """Text of the tile: tensor, row, col or RxC."""
+        return tile_text(self.tile)
+
+    @property
+    def scale_bits(self) -> int:
+        """Width of one stored scale."""
+        return self.format.scale_format.bits if isinstance(self.format, BlockFormat) else 32
+
+    def scale_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the scale of a tensor of this shape: leading axes are kept where every row has its own scales."""
+        *leading, cols = shape if shape else (1,)
+        count = lambda size, side: 1 if side is None else -(-size // side)  # noqa: E731
+        if self.tile[0] == 1:
+            return (*(leading or [1]), count(cols, self.tile[1]))
+        rows = 1
+        for size in leading:
+            rows *= size
+        return (count(rows, self.tile[0]), count(cols, self.tile[1]))
+
+    def __str__(self) -> str:
+        is_block = isinstance(self.format, BlockFormat)
+        text = self.format.name
+        if not is_block and self.tile != (None, None):
+            text += f"/{self.granularity}"
+        default = self.format.rule if isinstance(self.format, BlockFormat) else ScaleRule.AMAX
+        if self.rule is ScaleRule.STATIC:
+            text += f":static={self.static!r}"
+        elif self.rule is not default:
+            text += f":{self.rule.value}"
+        return text + ("+sr" if self.stochastic else "")
+
+
+_TEXT = re.compile(
+    r"(?P<format>[^/:+]+)(?:/(?P<tile>[^/:+]+))?(?::(?P<rule>[^/:]+?))?(?P<options>(?:\+[a-z]+\d*)*)"
+)
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str) -> Scheme:
+    match = _TEXT.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(
+            f"scheme: {text!r} is not 'format[/granularity][:rule][+sr]', for example 'e4m3fn/row+sr'"
+        )
+    fmt = get(match["format"])
+    rule, static = _parse_rule(match["rule"], fmt)
+    options = [option for option in match["options"].split("+") if option]
+    for option in options:
+        if option != "sr":
+            raise ValueError(f"scheme: unknown option {option!r} in {text!r}; accepted: sr")
+    return Scheme(fmt, _parse_tile(match["tile"], fmt), rule, static, stochastic="sr" in options)
+
+
+def _parse_tile(text: str | None, fmt: Format | BlockFormat) -> Tile:
+    if text is None:
+        return (1, fmt.block_size) if isinstance(fmt, BlockFormat) else (None, None)
+    return tile_from_text(text)
+
+
+def _parse_rule(text: str | None, fmt: Format | BlockFormat) -> tuple[ScaleRule, float | None]:
+    if text is None:
+        return (fmt.rule if isinstance(fmt, BlockFormat) else ScaleRule.AMAX), None
+    name, _, value = text.partition("=")
+    rule = choice(ScaleRule, name, "rule")
+    if not value:
+        return rule, None
+    try:
+        return rule, float(value)
+    except ValueError:
+        raise ValueError(f"rule: {value!r} in {text!r} is not a number") from None
+
+
+def parse(scheme: Any) -> Scheme:
+    """The `Scheme` of a text (or of a Scheme, returned as it is). ValueError says what the text cannot mean."""
+    if isinstance(scheme, Scheme):
+        return scheme
+    if not isinstance(scheme, str):
+        raise TypeError(f"scheme: expected a string or a Scheme, got {type(scheme).__name__}")
+    return _parse(scheme)

@@ -1,0 +1,9 @@
+"""Operators: quantize, dequantize, scaled GEMM, optimizer step, each for the CPU and (in Triton) for GPUs."""
+
+from __future__ import annotations
+
+from narrowgauge.kernels.op import OPS, Op, get_op
+from narrowgauge.kernels.policy import NonFinite
+from narrowgauge.kernels.tensor import QuantizedTensor, fake_quantize, quantize
+
+__all__ = ["OPS", "NonFinite", "Op", "QuantizedTensor", "fake_quantize", "get_op", "quantize"]

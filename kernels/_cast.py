@@ -1,0 +1,214 @@
+"""Triton device functions: encode and decode by integer arithmetic, Philox bits, scales. The only device definitions.
+
+The value is written S · 2^(E - t) with E = max(exponent, emin): then code = (E - emin) · 2^t + round(S), which carries
+across binades and through the subnormals without a case. A native cast instruction is an optimisation to be proven
+equal, never the definition (Triton's interpreter rounds such casts wrongly). Twin: `kernels/_cast_torch.py`.
+"""
+
+from __future__ import annotations
+
+from narrowgauge.formats.philox import MULTIPLIERS  # noqa: F401  (the same constants as tl.philox, tested)
+from narrowgauge.formats.rounding import RANDOM_BITS
+from narrowgauge.formats.scaling import SMALLEST_SCALE
+from narrowgauge.kernels._triton import constant, jit, tl
+from narrowgauge.kernels.layout import RF8_THRESHOLDS
+
+ONE_RANDOM = constant(1 << RANDOM_BITS)
+RANDOM_SHIFT = constant(32 - RANDOM_BITS)
+RANDOM_WIDTH = constant(RANDOM_BITS)
+ROUND_MAGIC = constant(8388608.0)  # 2^23: adding and subtracting it rounds to an integer, ties to even
+TINY = constant(SMALLEST_SCALE)
+RF8_FIELD_0 = constant(RF8_THRESHOLDS[0])
+RF8_FIELD_1 = constant(RF8_THRESHOLDS[1])
+RF8_FIELD_2 = constant(RF8_THRESHOLDS[2])
+RF8_FIELD_3 = constant(RF8_THRESHOLDS[3])
+RF8_FIELD_4 = constant(RF8_THRESHOLDS[4])
+RF8_FIELD_5 = constant(RF8_THRESHOLDS[5])
+RF8_FIELD_6 = constant(RF8_THRESHOLDS[6])
+
+
+@jit
+def bits_of(x):
+    """float32 as int32."""
+    return x.to(tl.int32, bitcast=True)
+
+
+@jit
+def float_of(bits):
+    """int32 as float32."""
+    return bits.to(tl.float32, bitcast=True)
+
+
+@jit
+def rounding_bits(seed, offset, index):
+    """RANDOM_BITS random bits per element; index: int64 element index (see formats/philox.py)."""
+    block = index >> 2
+    low = block.to(tl.uint32)
+    high = (block >> 32).to(tl.uint32)
+    stream = tl.zeros_like(index) + offset
+    w0, w1, w2, w3 = tl.philox(seed, low, high, stream.to(tl.uint32), (stream >> 32).to(tl.uint32))
+    word = index & 3
+    chosen = tl.where(word < 2, tl.where(word == 0, w0, w1), tl.where(word == 2, w2, w3))
+    return (chosen >> RANDOM_SHIFT).to(tl.int32)
+
+
+@jit
+def round_magnitude(s, random, STOCHASTIC: tl.constexpr):
+    """Non-negative float32 s < 2^22 to int32: ties to even, or up with probability frac (random: rounding_bits)."""
+    if STOCHASTIC:
+        low = tl.floor(s)
+        frac = ((s - low) * ONE_RANDOM).to(tl.int32)
+        return low.to(tl.int32) + ((frac + random) >> RANDOM_WIDTH)
+    return ((s + ROUND_MAGIC) - ROUND_MAGIC).to(tl.int32)
+
+
+@jit
+def encode_float(y, random, F: tl.constexpr, STOCHASTIC: tl.constexpr):
+    """Saturating minifloat codes (int32) of float32 y, which is not NaN."""
+    a = tl.minimum(tl.abs(y), F.max)
+    exponent = tl.maximum(bits_of(a) & 0x7F800000, (F.emin + 127) << 23)
+    s = a * float_of((254 + F.mantissa_bits - (exponent >> 23)) << 23)
+    base = (exponent - ((F.emin + 127) << 23)) >> (23 - F.mantissa_bits)
+    if F.mantissa_bits == 0 and not STOCHASTIC:
+        # One bit of precision: "even" is the parity of the code, not of the significand, which is always 1.
+        low = tl.floor(s)
+        code = base + low.to(tl.int32)
+        frac = s - low
+        code += ((frac > 0.5) | ((frac == 0.5) & ((code & 1) == 1))).to(tl.int32)
+    else:
+        code = base + round_magnitude(s, random, STOCHASTIC)
+    negative = bits_of(y) < 0
+    if F.sign_bit == 0:
+        return tl.where(negative, 0, code)
+    if F.negative_zero:
+        return code | tl.where(negative, F.sign_bit, 0)
+    return code | tl.where(negative & (code != 0), F.sign_bit, 0)
+
+
+@jit
+def encode_int(y, random, F: tl.constexpr, STOCHASTIC: tl.constexpr):
+    """Saturating integer codes (int32) of float32 y, which is not NaN."""
+    scaled = tl.minimum(tl.maximum(y * float(1 << F.fraction_bits), float(F.min_code)), float(F.max_code))
+    code = round_magnitude(tl.abs(scaled), random, STOCHASTIC)
+    return tl.where(scaled < 0, -code, code)
+
+
+@jit
+def encode_rf8(y, random, F: tl.constexpr, STOCHASTIC: tl.constexpr):
+    """RF8 codes (int32) of float32 y, which is not NaN; the published rule, or stochastic between the levels."""
+    a = tl.minimum(tl.abs(y), F.max)
+    bits = bits_of(a)
+    field = bits & 0x7FFFFF
+    row = (bits >> 23) - 127 + F.bias
+    if STOCHASTIC:
+        # Levels of an octave in sixteenths: 16 17 18 20 24 28 30 32.
+        sixteenths = field >> 19
+        level = (sixteenths >= 1).to(tl.int32) + (sixteenths >= 2) + (sixteenths >= 4) + (sixteenths >= 8)
+        level += (sixteenths >= 12).to(tl.int32) + (sixteenths >= 14)
+        low = tl.where(level < 3, level, tl.where(level < 5, 4 * (level - 2), 2 * level + 2))
+        log_step = tl.where(level < 2, 0, tl.where(level == 2, 1, tl.where(level < 5, 2, 1)))
+        # (m - low) / step in units of 2^-24; sixteenths are 2^19 mantissa units.
+        frac = ((field - (low << 19)) << 5) >> log_step
+        level += (frac + random) >> RANDOM_WIDTH
+        code = row * 8 + 4 + level + (level >= 4).to(tl.int32)
+        # Below the smallest value 3 · 2^(-2 - bias) the interval reaches to zero: thirds are taken on integers.
+        tiny_frac = (a * float(2.0 ** (26 + F.bias))).to(tl.int32) // 3
+        below = (tiny_frac + random) >> RANDOM_WIDTH
+        code = tl.where(a < 3.0 * 2.0 ** (-2 - F.bias), below, code)
+    else:
+        level = (field >= RF8_FIELD_0).to(tl.int32) + (field >= RF8_FIELD_1) + (field >= RF8_FIELD_2)
+        level += (field >= RF8_FIELD_3).to(tl.int32) + (field >= RF8_FIELD_4)
+        level += (field >= RF8_FIELD_5).to(tl.int32) + (field >= RF8_FIELD_6)
+        code = row * 8 + 4 + level + (level >= 4).to(tl.int32)
+        code = tl.where(code < 1, (a >= 0.375 * 2.0 ** (-F.bias)).to(tl.int32), code)
+    return code | tl.where((bits_of(y) < 0) & (code != 0), 0x80, 0)
+
+
+@jit
+def encode(y, random, F: tl.constexpr, STOCHASTIC: tl.constexpr):
+    """Codes (int32) of float32 y. F: a `Layout`. NaN gives the positive NaN code, 0 in formats without one."""
+    isnan = y != y
+    safe = tl.where(isnan, 0.0, y)
+    if F.kind == "float":
+        code = encode_float(safe, random, F, STOCHASTIC)
+    elif F.kind == "int":
+        code = encode_int(safe, random, F, STOCHASTIC)
+    else:
+        code = encode_rf8(safe, random, F, STOCHASTIC)
+    return tl.where(isnan, max(F.nan_code, 0), code)
+
+
+@jit
+def decode(code, F: tl.constexpr):
+    """float32 values of codes (any integer type)."""
+    c = code.to(tl.int32)
+    if F.kind == "int":
+        if F.sign_bit == 0:
+            c = c & 0xFF
+        return c.to(tl.float32) * float(2.0 ** (-F.fraction_bits))
+    c = c & 0xFF
+    if F.kind == "float":
+        magnitude = (c & (F.sign_bit - 1)) if F.sign_bit != 0 else c
+        value = float_of(magnitude << (23 - F.mantissa_bits)) * float(2.0 ** (127 - F.bias))
+        if F.has_inf:
+            value = tl.where(magnitude == F.max_code + 1, float("inf"), value)
+        value = tl.where(magnitude > F.max_code + (1 if F.has_inf else 0), float("nan"), value)
+        isnan = c == F.nan_code
+    else:
+        magnitude = c & 0x7F
+        distance = (magnitude & 7) - 4
+        step = tl.where(distance == 0, 0, (1 << tl.maximum(tl.abs(distance) - 1, 0)))
+        sixteenths = 16 + tl.where(distance < 0, -step, step)
+        value = sixteenths.to(tl.float32) * float_of(((magnitude >> 3) + (127 - 4 - F.bias)) << 23)
+        value = tl.where(magnitude == 0, 0.0, value)
+        isnan = ((magnitude & 7) == 0) & (c != 0)
+    if F.sign_bit != 0:
+        # By the sign bit: a unary minus is 0 - x here, which loses the sign of zero.
+        value = float_of(bits_of(value) | tl.where((c & F.sign_bit) != 0, -2147483648, 0))
+    return tl.where(isnan, float("nan"), value)
+
+
+@jit
+def is_finite(x):
+    """Neither NaN nor infinite."""
+    return (bits_of(x) & 0x7F800000) != 0x7F800000
+
+
+@jit
+def divide(x, y):
+    """Correctly rounded float32 quotient (plain `/` is an approximation on GPUs)."""
+    return tl.div_rn(x, y)
+
+
+@jit
+def amax_scale(amax, LARGEST: tl.constexpr, FLOOR: tl.constexpr):
+    """amax / LARGEST, at least FLOOR; 1 for zero, NaN for a non-finite amax."""
+    scale = tl.maximum(divide(amax, tl.zeros_like(amax) + LARGEST), FLOOR)
+    scale = tl.where(amax == 0.0, 1.0, scale)
+    return tl.where(is_finite(amax), scale, float("nan"))
+
+
+@jit
+def scale_exponent(amax, CARRY: tl.constexpr, EMAX: tl.constexpr, LOWEST: tl.constexpr):
+    """Exponent (int32) of the power-of-two scale of finite amax; see formats/scaling.py."""
+    subnormal = amax < TINY
+    bits = bits_of(tl.where(subnormal, amax * 16777216.0, amax))
+    # Mantissa and exponent apart: their sum with CARRY could pass 2^31.
+    carried = ((bits & 0x7FFFFF) + CARRY) >> 23
+    exponent = (bits >> 23) + carried - 127 - EMAX - tl.where(subnormal, 24, 0)
+    exponent = tl.minimum(tl.maximum(exponent, LOWEST), 127)
+    return tl.where(amax == 0.0, LOWEST if LOWEST < -126 else 0, exponent)
+
+
+@jit
+def power_of_two(exponent):
+    """2^exponent as float32 for -127 <= exponent <= 127 (2^-127 is subnormal)."""
+    normal = float_of((tl.maximum(exponent, -126) + 127) << 23)
+    return tl.where(exponent < -126, float_of(tl.zeros_like(exponent) + 0x400000), normal)
+
+
+@jit
+def inverse_scale(scale):
+    """1 / scale; 0 where the scale is zero or NaN, so that the group's codes are those of zero (or NaN)."""
+    usable = (scale > 0.0) & is_finite(scale)
+    return tl.where(usable, divide(tl.zeros_like(scale) + 1.0, tl.where(usable, scale, 1.0)), 0.0)

@@ -1,0 +1,165 @@
+"""`QuantizedTensor`, `quantize`, `fake_quantize` and `gemm`: the operators as users call them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from narrowgauge.formats import Scheme, parse
+from narrowgauge.formats.rounding import choice
+from narrowgauge.kernels.dequantize import DEQUANTIZE
+from narrowgauge.kernels.policy import NonFinite, apply_saturation, raise_if_not_finite
+from narrowgauge.kernels.quantize import QUANTIZE, check_input, quantize_traceable
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedTensor:
+    """x ≈ decode(codes) · scale (· outer). A plain record, registered as a pytree; not a tensor subclass.
+
+    codes: the shape of x, uint8 (int8 for signed integers). scale: `Scheme.scale_shape`, float32, or uint8 scale codes
+    for block formats. outer: [] float32, the per-tensor scale of two-level formats, else 1. dtype: of the original.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    outer: Tensor
+    scheme: Scheme
+    dtype: torch.dtype
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the tensor that was quantised."""
+        return self.codes.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held: codes (one byte each), scales, and the outer scale of a two-level format."""
+        two_level = getattr(self.scheme.format, "two_level", False)
+        return self.codes.nbytes + self.scale.nbytes + (self.outer.nbytes if two_level else 0)
+
+    def dequantize(self, dtype: torch.dtype | None = None) -> Tensor:
+        """decode(codes) · scale in `dtype` (default: the original's), rounded once from float32."""
+        target = self.dtype if dtype is None else dtype
+        if target == torch.float64:
+            return self.dequantize(torch.float32).double()
+        result: Tensor = DEQUANTIZE(self.codes, self.scale, self.outer, str(self.scheme), target)
+        return result
+
+    def __repr__(self) -> str:
+        return (
+            f"QuantizedTensor({self.scheme}, shape={tuple(self.shape)}, dtype={self.dtype}, "
+            f"device={self.codes.device}, nbytes={self.nbytes})"
+        )
+
+
+def _flatten(q: QuantizedTensor) -> tuple[list[Any], Any]:
+    return [q.codes, q.scale, q.outer], (q.scheme, q.dtype)
+
+
+def _unflatten(children: Any, context: Any) -> QuantizedTensor:
+    return QuantizedTensor(*children, *context)
+
+
+pytree.register_pytree_node(
+    QuantizedTensor, _flatten, _unflatten, serialized_type_name="narrowgauge.kernels.tensor.QuantizedTensor"
+)
+
+
+def check_seed(spec: Scheme, seed: int | None) -> int:
+    """The seed of a stochastic scheme, 0 for others. ValueError if one is needed or out of range."""
+    if seed is None:
+        if spec.stochastic:
+            raise ValueError(f"seed: stochastic scheme '{spec}' needs an explicit seed, got None")
+        return 0
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed: expected 0 <= seed < 2**63, got {seed}")
+    return seed
+
+
+def quantize_raw(x: Tensor, scheme: str, seed: int = 0, offset: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """(codes, scale, outer) through the dispatcher; while a compiler traces for the CPU, the formula itself, so that
+    it fuses with what surrounds it. The bits are the same."""
+    if torch.compiler.is_compiling() and x.device.type == "cpu":
+        return quantize_traceable(x, scheme, seed, offset)
+    result: tuple[Tensor, Tensor, Tensor] = QUANTIZE(x, scheme, seed, offset)
+    return result
+
+
+def quantize(
+    x: Tensor,
+    scheme: Scheme | str,
+    seed: int | None = None,
+    *,
+    offset: int = 0,
+    nonfinite: NonFinite | str = NonFinite.PROPAGATE,
+) -> QuantizedTensor:
+    """Quantises `x` (float32/64/16 or bfloat16, any shape and strides) under a scheme such as "e4m3fn/row".
+
+    seed, offset: the random stream of `+sr` schemes; equal ones give equal bits on every device.
+    nonfinite: `propagate` (default): a group with a NaN or an infinity decodes to NaN, other groups are untouched;
+    `saturate`: infinities become the largest value of their sign, and the group's scale is that of its finite values
+    (a NaN still spoils its group); `raise`: ValueError.
+
+    Raises ValueError for unknown schemes, missing seeds and formats that no kernel serves; TypeError for other dtypes.
+    """
+    check_input(x)
+    spec = parse(scheme)
+    number = check_seed(spec, seed)
+    policy = choice(NonFinite, nonfinite, "nonfinite")
+    x = x.detach()
+    if policy is NonFinite.RAISE:
+        raise_if_not_finite(x)
+    if policy is NonFinite.SATURATE:
+        codes, scale, outer = quantize_raw(torch.where(torch.isinf(x), 0.0, x), str(spec), number, offset)
+        codes = apply_saturation(codes, x, spec)
+    else:
+        codes, scale, outer = quantize_raw(x, str(spec), number, offset)
+    return QuantizedTensor(codes, scale, outer, spec, x.dtype)
+
+
+class _FakeQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scheme: str, seed: int, offset: int, clipped: bool) -> Tensor:
+        codes, scale, outer = quantize_raw(x, scheme, seed, offset)
+        wide = torch.float32 if x.dtype == torch.float64 else x.dtype
+        y: Tensor = DEQUANTIZE(codes, scale, outer, scheme, wide)
+        if clipped:
+            # A value was clipped where it lies beyond what it became by more than half a step: at the largest code.
+            spec = parse(scheme)
+            top = spec.element.max
+            unit: Tensor = DEQUANTIZE(torch.full_like(codes, _code_of_one(spec)), scale, outer, scheme, torch.float32)
+            ctx.save_for_backward(x.abs().float() <= unit.mul_(top))
+        ctx.clipped = clipped
+        return y.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        if ctx.clipped:
+            (inside,) = ctx.saved_tensors
+            grad = grad * inside
+        return grad, None, None, None, None
+
+
+def _code_of_one(spec: Scheme) -> int:
+    return int(spec.element.encode(1.0))
+
+
+def fake_quantize(
+    x: Tensor, scheme: Scheme | str, ste: str = "identity", seed: int | None = None, *, offset: int = 0
+) -> Tensor:
+    """`dequantize(quantize(x))` with a straight-through gradient; shape, dtype and device of x.
+
+    ste: `identity` passes the gradient everywhere, `clipped` only where |x| is within the scheme's range (the two
+    differ for rules that clip: `floor`, `even`, `static`).
+    """
+    check_input(x)
+    spec = parse(scheme)
+    if ste not in ("identity", "clipped"):
+        raise ValueError(f"ste: got {ste!r}, accepted: identity, clipped")
+    result: Tensor = _FakeQuantize.apply(x, str(spec), check_seed(spec, seed), offset, ste == "clipped")
+    return result

@@ -1,0 +1,85 @@
+"""Tile geometry in torch: a tensor as a matrix of rows and columns, amax per tile, one factor per element."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from narrowgauge.formats.scheme import Tile
+
+
+def as_matrix(x: Tensor) -> Tensor:
+    """[rows, columns]: every axis but the last flattened (a copy only where strides demand one)."""
+    if x.dim() == 2:
+        return x
+    return x.reshape(1, -1) if x.dim() < 2 else x.flatten(0, -2)
+
+
+def is_column_major(x: Tensor) -> bool:
+    """A 2-D tensor that is dense the other way round, like `.t()` of a contiguous one."""
+    return x.dim() == 2 and not x.is_contiguous() and x.t().is_contiguous()
+
+
+def empty_codes(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Uninitialised codes for `x`: column-major where x is, else contiguous."""
+    if is_column_major(x):
+        return x.new_empty((x.shape[1], x.shape[0]), dtype=dtype).t()
+    return x.new_empty(x.shape, dtype=dtype)
+
+
+def tile_counts(shape: tuple[int, int] | torch.Size, tile: Tile) -> tuple[int, int]:
+    """Tiles down and across."""
+    rows, cols = (1 if side is None else -(-size // side) for size, side in zip(shape, tile, strict=True))
+    return rows, cols
+
+
+def _magnitude(x: Tensor, dim: int) -> Tensor:
+    """max |x| over `dim`, in two reading passes and no temporary of the size of x; NaN comes through and -0 does not."""
+    return torch.maximum(x.amax(dim), x.amin(dim).neg_()).abs_()
+
+
+def column_amax(x: Tensor, width: int | None) -> Tensor:
+    """max |x| of every run of `width` columns (None: all of them): [rows, runs]."""
+    rows, cols = x.shape
+    if cols == 0 or rows == 0:
+        return x.new_zeros((rows, tile_counts((rows, cols), (1, width))[1]))
+    if width is None or width >= cols:
+        return _magnitude(x, 1).unsqueeze(1)
+    whole = cols // width * width
+    runs = _magnitude(x[:, :whole].unflatten(1, (-1, width)), 2)
+    if whole == cols:
+        return runs
+    return torch.cat((runs, _magnitude(x[:, whole:], 1).unsqueeze(1)), dim=1)
+
+
+def row_amax(runs: Tensor, height: int | None) -> Tensor:
+    """Maximum of every `height` rows (None: all of them) of non-negative `runs`."""
+    rows = runs.shape[0]
+    if height == 1:
+        return runs
+    if rows == 0:
+        return runs.new_zeros((1 if height is None else 0, runs.shape[1]))
+    if height is None or height >= rows:
+        return runs.amax(0, keepdim=True)
+    padded = torch.nn.functional.pad(runs, (0, 0, 0, -rows % height))
+    return padded.unflatten(0, (-1, height)).amax(1)
+
+
+def spread_rows(scale: Tensor, height: int | None, rows: int) -> Tensor:
+    """One row of factors per row of the matrix (or a single one, to be broadcast)."""
+    if height == 1 or height is None or height >= rows:
+        return scale
+    return scale.repeat_interleave(height, dim=0)[:rows]
+
+
+def multiply_tiles(x: Tensor, factors: Tensor, tile: Tile) -> Tensor:
+    """x [rows, cols] times its tile's factor, in place; `factors` [tiles down, tiles across]."""
+    rows, cols = x.shape
+    height, width = tile
+    by_row = spread_rows(factors, height, rows)
+    if width is None or width >= cols:
+        return x.mul_(by_row)
+    if cols % width == 0:
+        x.unflatten(1, (-1, width)).mul_(by_row.unsqueeze(2))
+        return x
+    return x.mul_(by_row.repeat_interleave(width, dim=1)[:, :cols])
