@@ -1,0 +1,3 @@
+"""Published training methods, a file each; importing them fills ``narrowgauge.train.METHODS``."""
+
+from narrowgauge.methods.ema import EMA as EMA
