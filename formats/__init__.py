@@ -10,6 +10,7 @@ array([  1,  88, 126], dtype=uint8)
 from __future__ import annotations
 
 from narrowgauge.formats import catalogue as catalogue
+from narrowgauge.formats import dynamic_tree as dynamic_tree
 from narrowgauge.formats.affine import AffineQuantized, quantize_affine
 from narrowgauge.formats.block import BlockFormat
 from narrowgauge.formats.codebook import CodebookFormat

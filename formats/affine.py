@@ -1,13 +1,13 @@
 """Asymmetric integer quantisation: codes 0 … 2^b - 1, a scale and an integer zero point per tile.
 
-    lo = min(0, min x)                     hi = max(0, max x)             zero is inside the range, so it is exact
-    scale = (hi - lo) / (2^b - 1)          zero_point = clip(RN(-lo / scale), 0, 2^b - 1)
-    code = clip(RN(x / scale) + zero_point, 0, 2^b - 1)                   x ≈ (code - zero_point) · scale
+    lo = min(0, min x)                     hi = max(0, max x)             zero is inside the range, so it is
+    exact scale = (hi - lo) / (2^b - 1)          zero_point = clip(RN(-lo / scale), 0, 2^b - 1) code =
+    clip(RN(x / scale) + zero_point, 0, 2^b - 1)                   x ≈ (code - zero_point) · scale
 
 RN rounds to nearest, ties to even. As in the symmetric quantizer everything is float32, one correctly rounded
-operation at a time, `x / scale` is `x · (1 / scale)`, and a tile that holds a NaN or an infinity decodes to NaN and
-leaves the others alone. The error is at most half a scale: rounding the zero point moves one end of the range off
-the codes, and the clip there costs no more than that rounding.
+operation at a time, `x / scale` is `x · (1 / scale)`, and a tile that holds a NaN or an infinity decodes to
+NaN and leaves the others alone. The error is at most half a scale: rounding the zero point moves one end of
+the range off the codes, and the clip there costs no more than that rounding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from narrowgauge.formats.integers import IntFormat
-from narrowgauge.formats.quantizer import rescaled, supported_array
+from narrowgauge.formats.quantizer import as_matrix, rescaled, supported_array
 from narrowgauge.formats.rounding import FloatArray
 from narrowgauge.formats.scaling import SMALLEST_SCALE, Float32Array, inverse_scale
 from narrowgauge.formats.scheme import Scheme
@@ -48,15 +48,15 @@ class AffineQuantized:
 def quantize_affine(x: ArrayLike, bits: int = 8, granularity: str = "tensor") -> AffineQuantized:
     """Quantises a float16/32/64 array of any shape to `bits` (2 to 8) unsigned bits.
 
-    granularity: `tensor`, `row`, `col` or `RxC` as in schemes. Raises TypeError for other dtypes, ValueError for other
-    widths and granularities. float64 arrays are ranged in float32 and their quotients rounded once.
+    granularity: `tensor`, `row`, `col` or `RxC` as in schemes. Raises TypeError for other dtypes, ValueError
+    for other widths and granularities. float64 arrays are ranged in float32 and their quotients rounded once.
     """
     if not 2 <= bits <= 8:
         raise ValueError(f"bits: affine codes have 2 to 8 bits, got {bits}")
     element = IntFormat(name=f"uint{bits}", width=bits, is_signed=False)
     spec = Scheme(element, tile_from_text(granularity))
     array = supported_array(x)
-    matrix = array.astype(np.float64).reshape(rows_cols(array.shape))
+    matrix = as_matrix(array)
     with np.errstate(over="ignore"):
         low = -tile_max(-matrix, spec.tile).astype(np.float32)
         high = tile_max(matrix, spec.tile).astype(np.float32)
@@ -70,10 +70,9 @@ def quantize_affine(x: ArrayLike, bits: int = 8, granularity: str = "tensor") ->
     return AffineQuantized(codes.reshape(array.shape), scale.reshape(shape), zero_point.reshape(shape), spec)
 
 
-def _scale_and_zero(
-    low: Float32Array, high: Float32Array, max_code: int
-) -> tuple[Float32Array, NDArray[np.int32]]:
-    """Scale and zero point of each tile from its range; scale 1 for a zero tile, NaN and 0 where it is not finite."""
+def _scale_and_zero(low: Float32Array, high: Float32Array, max_code: int) -> tuple[Float32Array, NDArray[np.int32]]:
+    """Scale and zero point of each tile from its range; scale 1 for a zero tile, NaN and 0 where it is not
+    finite."""
     finite = np.isfinite(low) & np.isfinite(high)
     low, high = np.where(finite, low, np.float32(0)), np.where(finite, high, np.float32(0))
     half = np.float32(0.5)  # halves, because high - low may exceed float32

@@ -26,8 +26,8 @@ from narrowgauge.formats.scaling import (
 class BlockFormat:
     """`block_size` elements along the last axis share one `scale_format` scale.
 
-    Its codes live in two arrays, so it is not a `Format`: `scale_codes` gives the scale of each block, `element` the
-    codes inside. bits_per_value counts the element and its share of the block's scale.
+    Its codes live in two arrays, so it is not a `Format`: `scale_codes` gives the scale of each block,
+    `element` the codes inside. bits_per_value counts the element and its share of the block's scale.
     """
 
     name: str
@@ -42,9 +42,7 @@ class BlockFormat:
             raise ValueError(f"block_size: {self.name} needs at least 1, got {self.block_size}")
         fmt = self.scale_format
         if fmt.nan_code is None:
-            raise ValueError(
-                f"scale_format: {self.name} marks bad blocks with NaN, which {fmt.name} does not have"
-            )
+            raise ValueError(f"scale_format: {self.name} marks bad blocks with NaN, which {fmt.name} does not have")
         if not self.two_level and (fmt.has_zero or fmt.bits != 8 or fmt.min != 2.0**-127):
             raise ValueError(f"scale_format: a one-level block format has e8m0fnu scales, got {fmt.name}")
         if self.two_level != (self.rule is ScaleRule.AMAX) or self.rule is ScaleRule.STATIC:
@@ -87,7 +85,7 @@ class BlockFormat:
         else:
             exponent = scale_exponent(safe, self.element, rule or self.rule, lowest=-127)
             codes = (exponent + 127).astype(self.scale_format.code_dtype)
-        nan = self.scale_format.nan_code
+        nan = self.scale_format.encode(np.nan)
         return np.where(finite, codes, nan).astype(self.scale_format.code_dtype)
 
     def scales(self, codes: ArrayLike, outer: ArrayLike = 1.0) -> Float32Array:

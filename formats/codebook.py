@@ -1,4 +1,4 @@
-"""Codebooks: any table of at most 2^16 values with a rounding rule (NF4, dynamic trees, RF8, a user's own array)."""
+"""Codebooks: any table of at most 2^16 values with a rounding rule (NF4, dynamic trees, RF8, one's own)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from narrowgauge.formats.rounding import BoolArray, FloatArray, Overflow, Roundi
 class CodebookFormat(Format):
     """`table[code]` is the value of each code; NaN marks codes that are not numbers.
 
-    Values may stand in any order and may repeat (the lowest code is the canonical one). Nearest rounding compares
-    with the midpoints, exactly; a tie goes to the value of even rank (`nearest_even`) or larger magnitude
-    (`nearest_away`). `stochastic` takes the upper neighbour when `floor(frac · 2^N) + R >= 2^N`, frac counted from
-    the lower one. Beyond the ends everything saturates.
+    Values may stand in any order and may repeat (the lowest code is the canonical one). Nearest rounding
+    compares with the midpoints, exactly; a tie goes to the value of even rank (`nearest_even`) or larger
+    magnitude (`nearest_away`). `stochastic` takes the upper neighbour when `floor(frac · 2^N) + R >= 2^N`,
+    frac counted from the lower one. Beyond the ends everything saturates.
     """
 
     table: tuple[float, ...]
@@ -124,9 +124,7 @@ class CodebookFormat(Format):
         clipped = np.clip(x, levels[0], levels[-1])
         low = np.searchsorted(levels, clipped, side="right") - 1
         frac = _fraction(clipped, levels[low], levels[np.minimum(low + 1, len(levels) - 1)])
-        up = self._goes_up(
-            clipped, low, frac, rounding or Rounding.NEAREST_EVEN, random_bits, num_random_bits
-        )
+        up = self._goes_up(clipped, low, frac, rounding or Rounding.NEAREST_EVEN, random_bits, num_random_bits)
         return codes[low + up].astype(self.code_dtype)
 
     def _goes_up(
@@ -148,7 +146,7 @@ class CodebookFormat(Format):
 
 
 def _fraction(x: FloatArray, below: FloatArray, above: FloatArray) -> FloatArray:
-    """(x - below) / (above - below) in [0, 1) for below <= x: a float64, but on the right side of 0, 1/2 and 1."""
+    """(x - below) / (above - below) in [0, 1), below <= x: rounded, but to the right side of 0, 1/2 and 1."""
     step = above - below
     frac = (x - below) / np.where(step > 0, step, 1.0)
     # below + above is total + error exactly (Knuth's two-sum), so the comparison with the midpoint is exact.

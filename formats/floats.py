@@ -19,11 +19,11 @@ from narrowgauge.formats.rounding import BoolArray, FloatArray, Overflow, Roundi
 
 @dataclass(frozen=True, kw_only=True)
 class FloatFormat(Format):
-    """A minifloat. `nan_codes`: how many of the highest codes of each sign are NaN (IEEE 2^t - 1, "fn" 1, none 0);
-    `nan_at_negative_zero`: the code 10…0 is the one NaN and there is no -0 ("fnuz", P3109); `has_infinity`: the code
-    just below the NaNs of each sign is an infinity; `subnormals=False`: E = 0 is an ordinary binade and there is no
-    zero (E8M0); `overflow_to_nan=False`: without an infinity, non-saturating overflow clamps (P3109 v4.0) instead of
-    giving NaN (OCP, ml_dtypes).
+    """A minifloat. `nan_codes`: how many of the highest codes of each sign are NaN (IEEE 2^t - 1, "fn" 1,
+    none 0); `nan_at_negative_zero`: the code 10…0 is the one NaN and there is no -0 ("fnuz", P3109);
+    `has_infinity`: the code just below the NaNs of each sign is an infinity; `subnormals=False`: E = 0 is an
+    ordinary binade and there is no zero (E8M0); `overflow_to_nan=False`: without an infinity, non-saturating
+    overflow clamps (P3109 v4.0) instead of giving NaN (OCP, ml_dtypes).
     """
 
     exponent_bits: int
@@ -49,7 +49,8 @@ class FloatFormat(Format):
         lowest, highest = self.emin - self.mantissa_bits, (self._max_code >> self.mantissa_bits) - self.bias
         if lowest < -1074 or highest > 1023:
             raise ValueError(
-                f"{self.name}: bias={self.bias} puts values at 2^{lowest} to 2^{highest}, beyond float64 (2^-1074 to 2^1023)"
+                f"{self.name}: bias={self.bias} puts values at 2^{lowest} to 2^{highest}, "
+                "beyond float64 (2^-1074 to 2^1023)"
             )
 
     @property
@@ -107,14 +108,14 @@ class FloatFormat(Format):
 
     @property
     def nan_code(self) -> int | None:
-        """Canonical (positive, quiet) NaN: the slot of -0, else the top mantissa bit set as ml_dtypes and numpy do."""
+        """Canonical NaN: the slot of -0, else positive and quiet (top mantissa bit set, as in ml_dtypes)."""
         if self.nan_at_negative_zero:
             return self._sign_bit
         if self.nan_codes == 0:
             return None
         first = self._max_code + 1 + int(self.has_infinity)
         ieee = self.mantissa_bits > 0 and self.nan_codes == 2**self.mantissa_bits - 1
-        # IEEE-like: exponent all ones and the quiet bit; elsewhere ("fn" formats have the one) the first of them.
+        # IEEE-like: exponent all ones and the quiet bit; elsewhere the first NaN ("fn" formats have one).
         return first - 1 + (1 << (self.mantissa_bits - 1)) if ieee else first
 
     @property
@@ -183,7 +184,7 @@ class FloatFormat(Format):
         # What underflows here keeps a trace, so that the directed modes and to-odd still see it.
         significand = np.maximum(np.ldexp(magnitude, -quantum), np.where(magnitude > 0, 2.0**-1074, 0.0))
         low = np.floor(significand)
-        # For formats without subnormals `low` may be 0 below the smallest binade: _below_range deals with those.
+        # Without subnormals `low` may be 0 below the smallest binade: _below_range deals with that.
         code = ((quantum + t - self.emin).astype(np.int64) << t) + low.astype(np.int64)
         if not self.subnormals:
             code -= 1 << t
@@ -207,27 +208,19 @@ class FloatFormat(Format):
         if special is None or overflow is Overflow.SATURATE:
             return np.where(infinite, self._max_code, code)
         if overflow is Overflow.PROPAGATE:
-            return np.where(infinite, self.inf_code if self.has_infinity else self._max_code, code)
+            return np.where(infinite, self._max_code + int(self.has_infinity), code)
         # A directed mode keeps the largest finite value on its inner side (IEEE 754 §7.4).
         inward = (mode is Rounding.TOWARD_ZERO) | (mode is Rounding.TO_ODD)
-        inner = (
-            negative
-            if mode is Rounding.UP
-            else ~negative
-            if mode is Rounding.DOWN
-            else np.full(code.shape, inward)
-        )
+        inner = negative if mode is Rounding.UP else ~negative if mode is Rounding.DOWN else np.full(code.shape, inward)
         return np.where(infinite | (beyond & ~inner), special, code)
 
     @property
     def _nan_magnitude(self) -> int | None:
-        """NaN as a magnitude code; for formats whose NaN is the -0 slot, a marker that `_with_sign` resolves."""
+        """NaN as a magnitude code; where NaN is the -0 slot, a marker that `_with_sign` resolves."""
         return self._max_code + 1 if self.nan_at_negative_zero else self.nan_code
 
-    def _below_range(
-        self, code: Codes, magnitude: FloatArray, infinite: BoolArray, overflow: Overflow
-    ) -> Codes:
-        """No zero in the format: what would round to zero becomes the smallest value, zero itself NaN if asked."""
+    def _below_range(self, code: Codes, magnitude: FloatArray, infinite: BoolArray, overflow: Overflow) -> Codes:
+        """Without a zero: what would round to it becomes the smallest value, zero itself NaN if asked."""
         code = np.maximum(code, 0)
         if overflow is Overflow.NONSATURATING and self.nan_code is not None:
             code = np.where((magnitude == 0) & ~infinite, self.nan_code, code)

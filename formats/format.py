@@ -25,8 +25,8 @@ Codes = NDArray[np.integer]
 class Format(ABC):
     """A set of numbers and their codes: frozen, hashable data from which every limit is derived.
 
-    `decode` and `encode` are the definition the kernels are held against: vectorised numpy, exact, one rounding from
-    float64 and none through a narrower type.
+    `decode` and `encode` are the definition the kernels are held against: vectorised numpy, exact, one
+    rounding from float64 and none through a narrower type.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Format(ABC):
     @property
     @abstractmethod
     def epsilon(self) -> float:
-        """Distance from 1 to the next larger value (of the binade that holds the largest value, if 1 is not in it)."""
+        """Distance from 1 to the next larger value; in the last binade if that lies below 1."""
 
     @property
     @abstractmethod
@@ -122,28 +122,29 @@ class Format(ABC):
     ) -> Codes:
         """Codes of `x` (any shape; taken as float64), rounded once.
 
-        rounding: see `Rounding`; None is the format's own rule. overflow: see `Overflow`. nan: `keep` gives the
-        canonical NaN code with the sign of the input and is an error where the format has no NaN; `zero` and `max`
-        substitute. random_bits: for `stochastic`, integers in [0, 2**num_random_bits) broadcastable to `x`.
+        rounding: see `Rounding`; None is the format's own rule. overflow: see `Overflow`. nan: `keep` gives
+        the canonical NaN code with the sign of the input and is an error where the format has no NaN; `zero`
+        and `max` substitute. random_bits: for `stochastic`, integers in [0, 2**num_random_bits) broadcastable
+        to `x`.
 
         Raises ValueError for a NaN that cannot be kept and for unknown modes.
         """
         mode = self.default_rounding if rounding is None else choice(Rounding, rounding, "rounding")
         over = choice(Overflow, overflow, "overflow")
         policy = choice(NanPolicy, nan, "nan")
-        values = np.asarray(x, dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            values = np.asarray(x, dtype=np.float64)
         bits = None if random_bits is None else np.broadcast_to(np.asarray(random_bits), values.shape)
         isnan = np.isnan(values)
         if not isnan.any():
             return np.asarray(self._encode(values, mode, over, bits, num_random_bits))
         if policy is NanPolicy.KEEP and self.nan_code is None:
             raise ValueError(
-                f"x: {int(isnan.sum())} NaN of {values.size} values and {self.name} has no NaN code; pass nan='zero' or nan='max'"
+                f"x: {int(isnan.sum())} NaN of {values.size} values and {self.name} has no NaN code; "
+                "pass nan='zero' or nan='max'"
             )
         substitute = self.max if policy is NanPolicy.MAX else 0.0
-        codes = np.asarray(
-            self._encode(np.where(isnan, substitute, values), mode, over, bits, num_random_bits)
-        )
+        codes = np.asarray(self._encode(np.where(isnan, substitute, values), mode, over, bits, num_random_bits))
         if policy is NanPolicy.KEEP:
             codes[isnan] = self._nan_codes(np.signbit(values[isnan]))
         return codes
@@ -161,9 +162,7 @@ class Format(ABC):
     def all_codes(self) -> Codes:
         """Every code, in order of its unsigned bit pattern; ValueError above 16 bits."""
         if self.bits > 16:
-            raise ValueError(
-                f"{self.name}: {self.bits}-bit formats have too many codes to list (at most 16 bits)"
-            )
+            raise ValueError(f"{self.name}: {self.bits}-bit formats have too many codes to list (at most 16 bits)")
         unsigned = np.arange(2**self.bits, dtype=np.uint32)
         if np.issubdtype(self.code_dtype, np.signedinteger):
             wrapped = unsigned.astype(np.int64)
@@ -172,7 +171,7 @@ class Format(ABC):
         return unsigned.astype(self.code_dtype)
 
     def values(self) -> FloatArray:
-        """Value of every code, float64 [2**bits], indexed by the unsigned bit pattern (NaN and infinities included)."""
+        """Value of every code, NaN and infinities included: float64 [2**bits], by unsigned bit pattern."""
         return self.decode(self.all_codes())
 
     def _integer_codes(self, codes: ArrayLike) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ from narrowgauge.formats.registry import AnyFormat, get
 
 @dataclass(frozen=True)
 class FormatInfo:
-    """Facts of one format; block formats describe their element, with storage per value and the scale named."""
+    """Facts of one format; of block formats those of the element, with storage per value and the scale."""
 
     name: str
     family: str

@@ -1,4 +1,4 @@
-"""Integers and fixed point: a code is a two's-complement (or unsigned) integer, its value `code · 2^-fraction_bits`."""
+"""Integers and fixed point: a two's-complement or unsigned code is worth code · 2^-fraction_bits."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from narrowgauge.formats.rounding import FloatArray, Overflow, Rounding, rounds_
 @dataclass(frozen=True, kw_only=True)
 class IntFormat(Format):
     """`width`-bit integer. `restricted`: the most negative code is left unused so that the range is symmetric
-    (±127 for int8, as MX and every symmetric quantizer need); it still decodes. There is no NaN and no infinity:
-    every overflow saturates.
+    (±127 for int8, as MX and every symmetric quantizer need); it still decodes. There is no NaN and no
+    infinity: every overflow saturates.
     """
 
     width: int
@@ -107,7 +107,7 @@ class IntFormat(Format):
         random_bits: Codes | None,
         num_random_bits: int,
     ) -> Codes:
-        # Clamped first so that infinities and huge values stay exact integers; the clamp never changes a rounding.
+        # Clamped first, so that infinities and huge values become integers; no rounding changes by it.
         scaled = np.ldexp(np.clip(x, self.min, self.max), self.fraction_bits)
         magnitude = np.abs(scaled)
         low = np.floor(magnitude)
@@ -118,7 +118,7 @@ class IntFormat(Format):
 
 
 def fixed_point(integer_bits: int, fraction_bits: int) -> IntFormat:
-    """Qm.n, the ARM convention: a sign, m integer bits and n fraction bits, m + n + 1 in all, two's complement."""
+    """Qm.n, the ARM convention: two's complement of a sign, m integer and n fraction bits (m + n + 1)."""
     if integer_bits < 0 or fraction_bits < 0:
         raise ValueError(f"Qm.n: m and n must be non-negative, got q{integer_bits}.{fraction_bits}")
     return IntFormat(

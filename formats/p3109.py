@@ -1,9 +1,9 @@
 """IEEE P3109 (interim report v4.0, 26 June 2026): Binary⟨K⟩p⟨P⟩⟨s|u⟩⟨e|f⟩.
 
-K bits, precision P (P - 1 stored mantissa bits), signed or unsigned, extended (with infinities) or finite domain.
-Bias 2^(K-P-1) signed, 2^(K-P) unsigned: one more than IEEE 754. One zero, one NaN (the slot of -0 when signed, the top
-code when unsigned), infinities just below. Non-saturating overflow clamps in a finite domain (v4.0; earlier drafts and
-gfloat 0.5 give NaN).
+K bits, precision P (P - 1 stored mantissa bits), signed or unsigned, extended (with infinities) or finite
+domain. Bias 2^(K-P-1) signed, 2^(K-P) unsigned: one more than IEEE 754. One zero, one NaN (the slot of -0
+when signed, the top code when unsigned), infinities just below. Non-saturating overflow clamps in a finite
+domain (v4.0; earlier drafts and gfloat 0.5 give NaN).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from narrowgauge.formats.floats import FloatFormat
 
 
 def p3109(bits: int, precision: int, signed: bool = True, extended: bool = True) -> FloatFormat:
-    """The P3109 format of these four parameters; 3 <= bits <= 16, 1 <= precision < bits (<= bits when unsigned).
-    ValueError for other parameters and for the few formats whose values exceed float64."""
+    """The P3109 format of these four parameters; 3 <= bits <= 16, 1 <= precision < bits (<= bits when
+    unsigned). ValueError for other parameters and for the few formats whose values exceed float64."""
     exponent_bits = bits - precision + (0 if signed else 1)
     if not 3 <= bits <= 16 or precision < 1 or exponent_bits < 1:
         raise ValueError(
@@ -37,7 +37,7 @@ def p3109(bits: int, precision: int, signed: bool = True, extended: bool = True)
 
 
 def p3109_from_name(name: str) -> FloatFormat | None:
-    """Parses `binary8p3se` (the suffix defaults to `se`, as the report's short names do); None for other names."""
+    """The format of a name as `binary8p3se` (without suffix `se`, as in the report); None for other names."""
     match = re.fullmatch(r"binary(\d+)p(\d+)(s|u)?(e|f)?", name)
     if match is None:
         return None

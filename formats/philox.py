@@ -1,8 +1,8 @@
 """Philox 4x32-10 (Salmon et al., SC 2011), the random bits of every stochastic rounding in the package.
 
 The word of element i of a tensor is word `i mod 4` of the block with key = seed (64 bit) and counter =
-(i div 4 as 64 bit, offset as 64 bit). `offset` names the stream (a step, a tensor), so equal (seed, offset) give equal
-bits on every device and for every tiling.
+(i div 4 as 64 bit, offset as 64 bit). `offset` names the stream (a step, a tensor), so equal (seed, offset)
+give equal bits on every device and for every tiling.
 """
 
 from __future__ import annotations
@@ -47,6 +47,6 @@ def random_words(count: int, seed: int, offset: int = 0) -> NDArray[np.uint32]:
 
 
 def rounding_bits(shape: tuple[int, ...], seed: int, offset: int = 0) -> NDArray[np.uint32]:
-    """`RANDOM_BITS` random bits for each element of a row-major array of this shape: the high bits of its word."""
+    """`RANDOM_BITS` random bits for each element of a row-major array: the high bits of its word."""
     count = int(np.prod(shape, dtype=np.int64))
     return (random_words(count, seed, offset) >> np.uint32(32 - RANDOM_BITS)).reshape(shape)

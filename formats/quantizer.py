@@ -3,11 +3,12 @@
 For each scaling group, in float32 with one rounding per operation:
 
     amax  = max |x|
-    scale = rule(amax)                      NaN where amax is NaN or infinite: the group decodes to NaN, others don't
-    y     = x · (1 / scale)                 from float64 inputs: the float64 product rounded to odd (no double rounding)
-    code  = encode(y)                       saturating; stochastic rounding takes Philox bits of the element's index
+    scale = rule(amax)            NaN where amax is NaN or infinite: that group decodes to NaN, others don't
+    y     = x · (1 / scale)       of float64 inputs: the float64 product rounded to odd (no double rounding)
+    code  = encode(y)             saturating; stochastic rounding takes Philox bits of the element's index
 
-A two-level format has `outer = amax(tensor) / divisor` over the groups that are finite, and scale = decode(code) · outer.
+A two-level format has `outer = amax(tensor) / divisor` over the groups that are finite, and
+scale = decode(code) · outer.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from narrowgauge.formats.tiles import rows_cols, spread, tile_max
 
 @dataclass(frozen=True)
 class Quantized:
-    """codes: the shape of x. scale: float32 factors, or scale codes of a block format. outer: float32 scalar array,
-    1 except for two-level formats."""
+    """codes: the shape of x. scale: float32 factors, or scale codes of a block format. outer: float32 scalar
+    array, 1 except for two-level formats."""
 
     codes: Codes
     scale: NDArray[np.float32] | Codes
@@ -47,8 +48,9 @@ class Quantized:
 
 
 def round_to_odd_float32(x: ArrayLike) -> Float32Array:
-    """float64 → float32, inexact values going to the neighbour with an odd last bit, so that any later rounding to at
-    most 22 bits equals a direct one (Boldo and Melquiond 2008). Finite values beyond the range go to the largest."""
+    """float64 → float32, inexact values going to the neighbour with an odd last bit, so that any later
+    rounding to at most 22 bits equals a direct one (Boldo and Melquiond 2008). Finite values beyond the range
+    go to the largest."""
     wide = np.asarray(x, dtype=np.float64)
     limit = float(np.finfo(np.float32).max)
     clipped = np.where(np.isinf(wide), wide, np.clip(wide, -limit, limit))
@@ -70,18 +72,24 @@ def supported_array(x: ArrayLike) -> NDArray[np.floating]:
     return array
 
 
+def as_matrix(array: NDArray[np.floating]) -> FloatArray:
+    """`array` in float64 with everything but its last axis as rows."""
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        return array.astype(np.float64).reshape(rows_cols(array.shape))
+
+
 def rescaled(matrix: FloatArray, inverse: Float32Array, dtype: np.dtype[np.floating]) -> Float32Array:
-    """matrix · inverse in float32: for float64 data the float64 product rounded to odd, else the float32 product."""
+    """matrix · inverse in float32: for float64 data the float64 product rounded to odd, else the float32
+    product."""
     with np.errstate(invalid="ignore", over="ignore"):
         if dtype == np.float64:
             return round_to_odd_float32(matrix * inverse.astype(np.float64))
         return matrix.astype(np.float32) * inverse
 
 
-def quantize_reference(
-    x: ArrayLike, scheme: Scheme | str, seed: int | None = None, offset: int = 0
-) -> Quantized:
-    """Quantises a float16/32/64 array of any shape. `seed` and `offset` name the random stream of `+sr` schemes.
+def quantize_reference(x: ArrayLike, scheme: Scheme | str, seed: int | None = None, offset: int = 0) -> Quantized:
+    """Quantises a float16/32/64 array of any shape. `seed` and `offset` name the random stream of `+sr`
+    schemes.
 
     Raises TypeError for other dtypes, ValueError for a stochastic scheme without a seed.
     """
@@ -89,7 +97,7 @@ def quantize_reference(
     array = supported_array(x)
     if spec.stochastic and seed is None:
         raise ValueError(f"seed: stochastic scheme {spec} needs an explicit seed")
-    matrix = array.astype(np.float64).reshape(rows_cols(array.shape))
+    matrix = as_matrix(array)
     with np.errstate(over="ignore"):
         amax = tile_max(np.abs(matrix), spec.tile).astype(np.float32)
     stored, factors, outer = _scales(amax, spec)
@@ -98,7 +106,7 @@ def quantize_reference(
     return Quantized(codes.reshape(array.shape), stored.reshape(spec.scale_shape(array.shape)), outer, spec)
 
 
-def _scales(amax: Float32Array, spec: Scheme) -> tuple[NDArray[np.number], Float32Array, Float32Array]:
+def _scales(amax: Float32Array, spec: Scheme) -> tuple[Float32Array | Codes, Float32Array, Float32Array]:
     """(stored scales, float32 factors, outer scale) of every tile."""
     fmt = spec.format
     one = np.asarray(1, dtype=np.float32)

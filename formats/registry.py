@@ -30,7 +30,7 @@ def register(fmt: AnyFormat, *aliases: str) -> AnyFormat:
 
 
 def names() -> tuple[str, ...]:
-    """Registered names, in the order of the catalogue. `qM.N`, `rf8bB` and `binaryKpP[s|u][e|f]` work beside them."""
+    """Registered names, in order of registration. `qM.N`, `rf8bB`, `binaryKpP[s|u][e|f]` work beside them."""
     return tuple(_FORMATS)
 
 

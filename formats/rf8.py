@@ -2,11 +2,13 @@
 
     e(x) = round(log2 |x|);  a = ±2^e(w);  r = w - a;  b = ±2^e(r);  q = a + b if e(w) - e(r) <= 4 else a
 
-The paper's bit layout is not published and its text (two leading binary digits) differs from its first released code
-(nearest power of two, signed residual). This follows the code ("variant A"): seven magnitudes per octave, with
-boundaries geometric in the residual, so it is *not* nearest rounding. The storage layout is ours: s | E(4) | j(3),
-|v| = K[j] · 2^(E - bias - 4), K[1..7] = 12, 14, 15, 16, 17, 18, 20; code 0 is zero, 0x80 NaN, (E >= 1, j = 0) reserved
-(decodes to NaN). Integer order of the low seven bits is the order of magnitudes.
+The paper's bit layout is not published and its text (two leading binary digits) differs from its first
+released code (nearest power of two, signed residual). This follows the code ("variant A"): seven magnitudes
+per octave, with boundaries geometric in the residual, so it is *not* nearest rounding.
+
+The storage layout is ours: s | E(4) | j(3), |v| = K[j] · 2^(E - bias - 4), K[1..7] = 12, 14, 15, 16, 17, 18,
+20; code 0 is zero, 0x80 NaN, (E >= 1, j = 0) reserved (decodes to NaN). Integer order of the low seven bits
+is the order of magnitudes.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ NUMERATORS = (12, 14, 15, 16, 17, 18, 20)
 
 def mantissa_thresholds(mantissa_bits: int) -> tuple[int, ...]:
     """The seven boundaries inside an octave as mantissa fields: the smallest field that lies above each of
-    1 + 2^-4.5, 1 + 2^-3.5, 1 + 2^-2.5, 1 + 2^-1.5, 2 - 2^-1.5, 2 - 2^-2.5, 2 - 2^-3.5 (all irrational, so no ties)."""
+    1 + 2^-4.5, 1 + 2^-3.5, 1 + 2^-2.5, 1 + 2^-1.5, 2 - 2^-1.5, 2 - 2^-2.5, 2 - 2^-3.5, all irrational."""
 
     def half_power(halves: int) -> int:
         """floor(2^(mantissa_bits - halves / 2)) for an odd number of halves."""
@@ -52,8 +54,9 @@ def _table(bias: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class RF8Format(CodebookFormat):
-    """RF8 with an exponent bias. `rounding=None` is the published rule; any `Rounding` works on the same levels
-    (`nearest_even` is the survey's variant A'). Magnitudes of at least 0.375 · 2^-bias round to the smallest value."""
+    """RF8 with an exponent bias. `rounding=None` is the published rule; any `Rounding` works on the same
+    levels (`nearest_even` is the survey's variant A'). Magnitudes of at least 0.375 · 2^-bias round to the
+    smallest value."""
 
     bias: int = 15
 
@@ -75,9 +78,7 @@ class RF8Format(CodebookFormat):
     ) -> Codes:
         if rounding is Rounding.STOCHASTIC:
             # By magnitude, so that a value and its negative round alike under the same bits.
-            code = (
-                super()._encode(np.abs(x), rounding, overflow, random_bits, num_random_bits).astype(np.int64)
-            )
+            code = super()._encode(np.abs(x), rounding, overflow, random_bits, num_random_bits).astype(np.int64)
         elif rounding is not None:
             return super()._encode(x, rounding, overflow, random_bits, num_random_bits)
         else:
@@ -95,8 +96,8 @@ class RF8Format(CodebookFormat):
 
 
 def rf8(bias: int = 15) -> RF8Format:
-    """RF8 with exponent `bias`: largest value 1.25 · 2^(15 - bias). Named `rf8` for bias 15, else `rf8b<bias>`.
-    ValueError for a bias that puts values beyond the normal float32 numbers."""
+    """RF8 with exponent `bias`: largest value 1.25 · 2^(15 - bias). Named `rf8` for bias 15, else
+    `rf8b<bias>`. ValueError for a bias that puts values beyond the normal float32 numbers."""
     if not -112 <= bias <= 125:
         raise ValueError(f"bias: rf8 takes -112 to 125 (its values are then float32 numbers), got {bias}")
     name = "rf8" if bias == 15 else f"rf8b{bias}"

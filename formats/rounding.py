@@ -1,8 +1,9 @@
-"""Rounding and overflow modes, and the one decision every format shares: does a significand round away from zero?
+"""Rounding and overflow modes, and the one decision formats share: does a magnitude round away from zero?
 
 A magnitude is written `S = lo + frac` in units of the last place of the target format, `lo` an integer and
-`0 <= frac < 1`, both exact. The rows below are table C.1 of the format survey that the tests follow; the parity of
-"even" and "odd" is that of the *code* of `lo`, which is what makes one-bit-of-precision formats well defined.
+`0 <= frac < 1`, both exact. The rows below are table C.1 of the format survey that the tests follow; the
+parity of "even" and "odd" is that of the *code* of `lo`, which is what makes one-bit-of-precision formats
+well defined.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Rounding(StrEnum):
 class Overflow(StrEnum):
     """What becomes of a value beyond the largest finite one (after rounding with an unbounded exponent).
 
-    `saturate`: the largest finite value of that sign, infinities included (OCP "saturating", P3109 SatFinite).
+    `saturate`: the largest finite value of that sign, infinities included (OCP saturating, P3109 SatFinite).
     `propagate`: finite values saturate, an infinity stays one where the format has it (P3109 SatPropagate).
     `nonsaturating`: infinity where the format has one, else NaN; formats with neither saturate (ml_dtypes).
     """
@@ -78,9 +79,9 @@ def rounds_away(
 ) -> BoolArray:
     """Whether each magnitude goes from `lo` to `lo + 1`.
 
-    frac: exact fraction of the last place, in [0, 1). odd: parity of the code of `lo`. negative: sign of the value.
-    random_bits: integers in [0, 2**num_random_bits), needed by `stochastic` alone: a value rounds away when
-    `floor(frac * 2**N) + R >= 2**N` (variant A of the survey).
+    frac: exact fraction of the last place, in [0, 1). odd: parity of the code of `lo`. negative: sign of the
+    value. random_bits: integers in [0, 2**num_random_bits), needed by `stochastic` alone: a value rounds away
+    when `floor(frac * 2**N) + R >= 2**N` (variant A of the survey).
     """
     if rounding is Rounding.NEAREST_EVEN:
         return (frac > 0.5) | ((frac == 0.5) & odd)

@@ -1,8 +1,8 @@
-"""Scale rules: from the largest magnitude of a group (`amax`) to the factor that takes codes back, `x ≈ value · scale`.
+"""Scale rules: from the largest magnitude of a group (`amax`) to the factor of `x ≈ value · scale`.
 
-Everything here is float32 arithmetic, one correctly rounded operation at a time, because the kernels must reproduce
-it bit for bit. Power-of-two rules take exponents from bit fields, never from a floating-point log2 (which is wrong for
-the predecessors of powers of two).
+Everything here is float32 arithmetic, one correctly rounded operation at a time, because the kernels must
+reproduce it bit for bit. Power-of-two rules take exponents from bit fields, never from a floating-point log2
+(which is wrong for the predecessors of powers of two).
 
 With M the largest element, emax = floor(log2 M), b its stored mantissa bits:
 
@@ -30,9 +30,9 @@ from narrowgauge.formats.integers import IntFormat
 Float32Array = NDArray[np.float32]
 
 SMALLEST_SCALE = 2.0**-126
-"""Floor of an `amax` scale, the smallest normal float32: its reciprocal is finite and no device flushes it."""
+"""Floor of an `amax` scale, the smallest normal float32: its reciprocal is finite, no device flushes it."""
 SMALLEST_OUTER_SCALE = 2.0**-100
-"""Floor of the per-tensor scale of a two-level format, so that its product with a block scale is still normal."""
+"""Floor of the per-tensor scale of a two-level format: its product with a block scale is still normal."""
 
 
 class ScaleRule(StrEnum):
@@ -55,7 +55,7 @@ _POWER_OF_TWO = {ScaleRule.FLOOR, ScaleRule.CEIL, ScaleRule.RCEIL, ScaleRule.EVE
 
 
 def exponent_parameters(element: Format, rule: ScaleRule) -> tuple[int, int]:
-    """(carry, emax): the scale exponent is `((bits(amax) + carry) >> 23) - 127 - emax` for normal float32 amax."""
+    """(carry, emax): of normal amax, the scale exponent is `((bits(amax) + carry) >> 23) - 127 - emax`."""
     mantissa, exponent = np.frexp(element.max)
     emax = int(exponent) - 1
     max_field = int((2.0 * float(mantissa) - 1.0) * 2**23)
@@ -73,28 +73,28 @@ def _stored_mantissa_bits(element: Format) -> int:
         return element.mantissa_bits
     if isinstance(element, IntFormat):
         return element.max_code.bit_length() - 1
-    raise ValueError(
-        f"rule: 'even' rounds amax to the element's mantissa bits, which {element.name} does not have"
-    )
+    raise ValueError(f"rule: 'even' rounds amax to the element's mantissa bits, which {element.name} does not have")
 
 
-def scale_exponent(
-    amax: ArrayLike, element: Format, rule: ScaleRule, lowest: int = -126
-) -> NDArray[np.int32]:
-    """Exponent of the power-of-two scale of each group, clamped to [lowest, 127]. amax: finite, non-negative float32.
-    A zero group gets `lowest` for E8M0 scales (lowest -127) and 0, that is scale 1, for float32 ones."""
+def scale_exponent(amax: ArrayLike, element: Format, rule: ScaleRule, lowest: int = -126) -> NDArray[np.int32]:
+    """Exponent of the power-of-two scale of each group, clamped to [lowest, 127].
+
+    amax: finite, non-negative float32. A zero group gets `lowest` where that is -127 (E8M0 scales), else 0,
+    that is scale 1.
+    """
     a = np.asarray(amax, dtype=np.float32)
     carry, emax = exponent_parameters(element, rule)
     subnormal = a < np.float32(2.0**-126)
-    bits = np.where(subnormal, a * np.float32(2.0**24), a).astype(np.float32).view(np.int32)
-    # The sum passes 2^31 only for amax above 2^127 and then in the exponent field alone: int64 keeps it plain.
+    bits = (a * np.where(subnormal, np.float32(2.0**24), np.float32(1))).astype(np.float32).view(np.int32)
+    # The sum passes 2^31 only for amax above 2^127, in the exponent field alone: int64 keeps it plain.
     exponent = ((bits.astype(np.int64) + carry) >> 23) - 127 - emax - np.where(subnormal, 24, 0)
     exponent = np.clip(exponent, lowest, 127)
     return np.where(a == 0, lowest if lowest < -126 else 0, exponent).astype(np.int32)
 
 
 def amax_scale(amax: ArrayLike, largest: float, floor: float = SMALLEST_SCALE) -> Float32Array:
-    """`amax / largest` in float32, at least `floor` and finite; 1 for a zero group; NaN where amax is NaN or infinite."""
+    """`amax / largest` in float32, from `floor` to the largest float32; 1 for a zero group, NaN where amax is
+    NaN or infinite."""
     a = np.asarray(amax, dtype=np.float32)
     finite = np.isfinite(a)
     with np.errstate(over="ignore"):
@@ -104,9 +104,7 @@ def amax_scale(amax: ArrayLike, largest: float, floor: float = SMALLEST_SCALE) -
     return np.where(finite, scale, np.float32(np.nan)).astype(np.float32)
 
 
-def scale_from_amax(
-    amax: ArrayLike, element: Format, rule: ScaleRule, static: float | None = None
-) -> Float32Array:
+def scale_from_amax(amax: ArrayLike, element: Format, rule: ScaleRule, static: float | None = None) -> Float32Array:
     """The float32 scale of each group (any shape) under `rule`; NaN where amax is NaN or infinite."""
     a = np.asarray(amax, dtype=np.float32)
     if rule is ScaleRule.AMAX:
@@ -122,7 +120,7 @@ def scale_from_amax(
 
 
 def inverse_scale(scale: Float32Array) -> Float32Array:
-    """1 / scale in float32; 0 where the scale is 0 or NaN, so that the codes of the group are those of zero or NaN."""
+    """1 / scale in float32; 0 where the scale is 0 or NaN: the codes of that group are those of 0 or NaN."""
     inverse = np.zeros_like(scale)
     np.divide(np.float32(1), scale, out=inverse, where=np.isfinite(scale) & (scale != 0))
     return inverse

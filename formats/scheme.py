@@ -1,9 +1,10 @@
 """`Scheme`: format × granularity × scale rule × rounding, with a one-line text form.
 
-    format[/granularity][:rule][+sr]        e4m3fn   e4m3fn/row   e4m3fn/1x128   e4m3fn/128x128:pow2   int8/32x32+sr
+    format[/granularity][:rule][+sr]      e4m3fn  e4m3fn/row  e4m3fn/1x128  e4m3fn/128x128:pow2  int8/32x32+sr
 
-Granularities: `tensor` (default), `row`, `col`, `RxC` (tiles of R rows and C columns; ragged edges take their own
-amax). Rows are everything but the last axis. Block formats (mxfp8, nvfp4, …) bring their own granularity.
+Granularities: `tensor` (default), `row`, `col`, `RxC` (tiles of R rows and C columns, of which one may be
+`all`; ragged edges take their own amax). Rows are everything but the last axis. Block formats (mxfp8, nvfp4)
+bring their own granularity.
 `parse(str(scheme)) == scheme`.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from math import prod
 from typing import Any
 
 from narrowgauge.formats.block import BlockFormat
@@ -19,7 +20,7 @@ from narrowgauge.formats.format import Format
 from narrowgauge.formats.registry import get
 from narrowgauge.formats.rounding import choice
 from narrowgauge.formats.scaling import SMALLEST_SCALE, ScaleRule, exponent_parameters
-from narrowgauge.formats.tiles import Tile, tile_from_text, tile_text
+from narrowgauge.formats.tiles import Tile, tile_count, tile_from_text, tile_text
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,7 @@ class Scheme:
 
     def __post_init__(self) -> None:
         if (self.rule is ScaleRule.STATIC) != (self.static is not None):
-            raise ValueError(
-                f"rule: 'static' and its value go together, got rule={self.rule}, static={self.static}"
-            )
+            raise ValueError(f"rule: 'static' and its value go together, got rule={self.rule}, static={self.static}")
         if self.static is not None and not SMALLEST_SCALE <= self.static <= 1 / SMALLEST_SCALE:
             raise ValueError(f"static: a scale lies in 2^-126 to 2^126, got {self.static}")
         if any(side is not None and side < 1 for side in self.tile):
@@ -52,9 +51,7 @@ class Scheme:
 
     def _check_block(self, fmt: BlockFormat) -> None:
         if self.tile != (1, fmt.block_size):
-            raise ValueError(
-                f"granularity: {fmt.name} fixes its blocks at 1x{fmt.block_size}, got {self.granularity}"
-            )
+            raise ValueError(f"granularity: {fmt.name} fixes its blocks at 1x{fmt.block_size}, got {self.granularity}")
         if fmt.two_level and self.rule is not ScaleRule.AMAX:
             raise ValueError(f"rule: {fmt.name} takes only its own rule 'amax', got {self.rule.value!r}")
         if not fmt.two_level and not self.rule.power_of_two:
@@ -76,15 +73,11 @@ class Scheme:
         return self.format.scale_format.bits if isinstance(self.format, BlockFormat) else 32
 
     def scale_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the scale of a tensor of this shape: leading axes are kept where every row has its own scales."""
+        """Shape of the scale of a tensor; leading axes stay where each row has scales of its own."""
         *leading, cols = shape if shape else (1,)
-        count = lambda size, side: 1 if side is None else -(-size // side)  # noqa: E731
         if self.tile[0] == 1:
-            return (*(leading or [1]), count(cols, self.tile[1]))
-        rows = 1
-        for size in leading:
-            rows *= size
-        return (count(rows, self.tile[0]), count(cols, self.tile[1]))
+            return (*(leading or [1]), tile_count(cols, self.tile[1]))
+        return tile_count(prod(leading), self.tile[0]), tile_count(cols, self.tile[1])
 
     def __str__(self) -> str:
         is_block = isinstance(self.format, BlockFormat)
@@ -99,18 +92,16 @@ class Scheme:
         return text + ("+sr" if self.stochastic else "")
 
 
-_TEXT = re.compile(
-    r"(?P<format>[^/:+]+)(?:/(?P<tile>[^/:+]+))?(?::(?P<rule>[^/:]+?))?(?P<options>(?:\+[a-z]+\d*)*)"
-)
+_TEXT = re.compile(r"(?P<format>[^/:+]+)(?:/(?P<tile>[^/:+]+))?(?::(?P<rule>[^/:]+?))?(?P<options>(?:\+[a-z]+\d*)*)")
 
 
-@lru_cache(maxsize=1024)
+_PARSED: dict[str, Scheme] = {}
+
+
 def _parse(text: str) -> Scheme:
     match = _TEXT.fullmatch(text.strip())
     if match is None:
-        raise ValueError(
-            f"scheme: {text!r} is not 'format[/granularity][:rule][+sr]', for example 'e4m3fn/row+sr'"
-        )
+        raise ValueError(f"scheme: {text!r} is not 'format[/granularity][:rule][+sr]', for example 'e4m3fn/row+sr'")
     fmt = get(match["format"])
     rule, static = _parse_rule(match["rule"], fmt)
     options = [option for option in match["options"].split("+") if option]
@@ -140,9 +131,12 @@ def _parse_rule(text: str | None, fmt: Format | BlockFormat) -> tuple[ScaleRule,
 
 
 def parse(scheme: Any) -> Scheme:
-    """The `Scheme` of a text (or of a Scheme, returned as it is). ValueError says what the text cannot mean."""
+    """The `Scheme` of a text (a Scheme is returned as it is). ValueError says what the text cannot mean."""
     if isinstance(scheme, Scheme):
         return scheme
     if not isinstance(scheme, str):
         raise TypeError(f"scheme: expected a string or a Scheme, got {type(scheme).__name__}")
-    return _parse(scheme)
+    # A plain dict: compilers that trace Python see through it, which they do not through lru_cache.
+    if scheme not in _PARSED:
+        _PARSED[scheme] = _parse(scheme)
+    return _PARSED[scheme]

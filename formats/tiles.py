@@ -1,4 +1,4 @@
-"""Tiles: which elements of a matrix share a scale. Everything but the last axis of a tensor counts as rows."""
+"""Tiles: which elements of a matrix share a scale. All axes of a tensor but the last count as rows."""
 
 from __future__ import annotations
 
@@ -46,19 +46,25 @@ def rows_cols(shape: tuple[int, ...]) -> tuple[int, int]:
     return int(np.prod(shape[:-1], dtype=np.int64)), shape[-1]
 
 
+def tile_count(size: int, side: int | None) -> int:
+    """How many tiles of `side` cover an axis of `size`; 1 where a tile takes the whole axis."""
+    return 1 if side is None else -(-size // side)
+
+
 def tile_max(x: FloatArray, tile: Tile) -> FloatArray:
-    """Largest element of every tile of a matrix, or 0 where that is larger; [tile rows, tile columns], NaN comes
-    through."""
+    """Largest element of every tile of a matrix, or 0 where that is larger; [tile rows, tile columns], NaN
+    comes through."""
     rows, cols = x.shape
     height, width = _sides(tile, x.shape)
-    tall, wide = (1 if side is None else -(-n // side) for side, n in zip(tile, x.shape, strict=True))
+    tall, wide = (tile_count(n, side) for side, n in zip(tile, x.shape, strict=True))
     padded = np.zeros((tall * height, wide * width))
     padded[:rows, :cols] = np.maximum(x, 0.0)
     return np.asarray(padded.reshape(tall, height, wide, width).max(axis=(1, 3)))
 
 
 def spread(values: NDArray[T], tile: Tile, shape: tuple[int, int]) -> NDArray[T]:
-    """One value per tile, [tile rows, tile columns], repeated to one per element of a matrix of this shape."""
+    """One value per tile, [tile rows, tile columns], repeated to one per element of a matrix of this
+    shape."""
     rows, cols = shape
     height, width = _sides(tile, shape)
     return np.repeat(np.repeat(values, height, axis=0), width, axis=1)[:rows, :cols]
@@ -66,7 +72,5 @@ def spread(values: NDArray[T], tile: Tile, shape: tuple[int, int]) -> NDArray[T]
 
 def _sides(tile: Tile, shape: tuple[int, int]) -> tuple[int, int]:
     """Sides of a tile, no larger than the matrix."""
-    height, width = (
-        max(n, 1) if side is None else min(side, max(n, 1)) for side, n in zip(tile, shape, strict=True)
-    )
+    height, width = (max(n, 1) if side is None else min(side, max(n, 1)) for side, n in zip(tile, shape, strict=True))
     return height, width

@@ -88,7 +88,8 @@ def encode_float(y, random, F: tl.constexpr, STOCHASTIC: tl.constexpr):
 @jit
 def encode_int(y, random, F: tl.constexpr, STOCHASTIC: tl.constexpr):
     """Saturating integer codes (int32) of float32 y, which is not NaN."""
-    scaled = tl.minimum(tl.maximum(y * float(1 << F.fraction_bits), float(F.min_code)), float(F.max_code))
+    step: tl.constexpr = 2.0 ** (-F.fraction_bits)
+    scaled = tl.minimum(tl.maximum(y, F.min_code * step), F.max_code * step) * (1.0 / step)
     code = round_magnitude(tl.abs(scaled), random, STOCHASTIC)
     return tl.where(scaled < 0, -code, code)
 
@@ -112,9 +113,9 @@ def encode_rf8(y, random, F: tl.constexpr, STOCHASTIC: tl.constexpr):
         level += (frac + random) >> RANDOM_WIDTH
         code = row * 8 + 4 + level + (level >= 4).to(tl.int32)
         # Below the smallest value 3 · 2^(-2 - bias) the interval reaches to zero: thirds are taken on integers.
-        tiny_frac = (a * float(2.0 ** (26 + F.bias))).to(tl.int32) // 3
-        below = (tiny_frac + random) >> RANDOM_WIDTH
-        code = tl.where(a < 3.0 * 2.0 ** (-2 - F.bias), below, code)
+        SMALLEST: tl.constexpr = 3.0 * 2.0 ** (-2 - F.bias)
+        tiny_frac = (tl.minimum(a, SMALLEST) * (2.0 ** (26 + F.bias))).to(tl.int32) // 3
+        code = tl.where(a < SMALLEST, (tiny_frac + random) >> RANDOM_WIDTH, code)
     else:
         level = (field >= RF8_FIELD_0).to(tl.int32) + (field >= RF8_FIELD_1) + (field >= RF8_FIELD_2)
         level += (field >= RF8_FIELD_3).to(tl.int32) + (field >= RF8_FIELD_4)

@@ -1,21 +1,16 @@
-"""Encode and decode in torch: the twin of `kernels/_cast.py`, bit for bit.
+"""Encode in torch by integer arithmetic: the twin of `kernels/_cast.py`, bit for bit, written so that inductor fuses it.
 
-Written with few, in-place passes over blocks that stay in cache, and so that inductor fuses it into one. `encode`
-takes over its argument: `y` is scratch afterwards.
+`encode` takes over its argument: `y` is scratch afterwards.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-import numpy as np
 import torch
 from torch import Tensor
 
-from narrowgauge.formats import FloatFormat, Format
 from narrowgauge.formats.philox import MULTIPLIERS, ROUNDS, WEYL
 from narrowgauge.formats.rounding import RANDOM_BITS
-from narrowgauge.kernels.layout import RF8_THRESHOLDS, Layout, layout_of
+from narrowgauge.kernels.layout import RF8_THRESHOLDS, Layout
 
 _MASK32 = 0xFFFFFFFF
 
@@ -88,10 +83,11 @@ def _encode_rf8(y: Tensor, layout: Layout, random: Tensor | None) -> Tensor:
     field = bits & 0x7FFFFF
     row = (bits >> 23) - 127 + layout.bias
     if random is None:
-        level = torch.zeros_like(field)
+        # The sign bit of field - bound is 1 below the bound: seven in-place integer passes, no comparisons.
+        code = row.mul_(8).add_(11)
         for bound in RF8_THRESHOLDS:
-            level += field >= bound
-        code = row * 8 + 4 + level + (level >= 4)
+            code.add_((field - bound) >> 31)
+        code.add_(((field - RF8_THRESHOLDS[3]) >> 31).add_(1))
         code = torch.where(code < 1, (a >= 0.375 * 2.0**-layout.bias).to(torch.int32), code)
     else:
         code = _rf8_stochastic(a, field, row, layout, random)
@@ -129,43 +125,3 @@ def encode(y: Tensor, layout: Layout, random: Tensor | None = None, *, may_have_
     if isnan is not None:
         code = code.masked_fill_(isnan, max(layout.nan_code, 0))
     return code.to(layout.code_dtype)
-
-
-@lru_cache(maxsize=64)
-def decode_table(fmt: Format, device: torch.device) -> Tensor:
-    """float32 value of each of the 256 bytes, from the format's own definition."""
-    values = fmt.values()
-    repeats = 256 // len(values)
-    return torch.from_numpy(np.tile(values, repeats)).to(device=device, dtype=torch.float32)
-
-
-def decode(codes: Tensor, fmt: Format) -> Tensor:
-    """float32 values of codes (uint8, or int8 for signed integers), in the layout of `codes`."""
-    layout = layout_of(fmt)
-    if layout.kind == "int":
-        return codes.float().mul_(2.0**-layout.fraction_bits)
-    # float16 reads exponent field 31 as Inf or NaN, so the largest finite code must lie below it.
-    if isinstance(fmt, FloatFormat) and fmt.bits == 8 and fmt.signed and layout.max_code >> fmt.mantissa_bits < 31:
-        special = (codes & 0x7F) > layout.max_code
-        if layout.nan_code == 0x80:
-            special |= codes == 0x80
-        if not special.any():
-            return _decode_through_half(codes, fmt)
-    table = decode_table(fmt, codes.device)
-    flat = torch.as_strided(codes, (codes.numel(),), (1,)) if _dense(codes) else codes.reshape(-1)
-    values = torch.index_select(table, 0, flat.int())
-    return torch.as_strided(values, codes.shape, codes.stride()) if _dense(codes) else values.view(codes.shape)
-
-
-def _dense(t: Tensor) -> bool:
-    return t.is_contiguous() or t.t().is_contiguous() if t.dim() == 2 else t.is_contiguous()
-
-
-def _decode_through_half(codes: Tensor, fmt: FloatFormat) -> Tensor:
-    """Finite 8-bit codes with at most 5 exponent bits: the bits move into a float16 whose hardware conversion also
-    deals with subnormals, and a power of two corrects the bias."""
-    shift = 10 - fmt.mantissa_bits
-    # Sign extension fills every bit above the code; the mask keeps the sign and the moved field.
-    keep = -32768 | (0x7F << shift)
-    half = codes.view(torch.int8).to(torch.int16).bitwise_left_shift_(shift).bitwise_and_(keep)
-    return half.view(torch.float16).float().mul_(2.0 ** (15 - fmt.bias))

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from narrowgauge.formats import BlockFormat, Format, ScaleRule, Scheme
 from narrowgauge.formats.scaling import SMALLEST_OUTER_SCALE, SMALLEST_SCALE, exponent_parameters
-from narrowgauge.kernels._cast_torch import decode, encode
-from narrowgauge.kernels.layout import layout_of
+from narrowgauge.kernels._cast_torch import encode
+from narrowgauge.kernels.layout import Layout, layout_of
 
 
 def amax_scale(amax: Tensor, largest: float, floor: float = SMALLEST_SCALE) -> Tensor:
@@ -34,10 +34,20 @@ def power_of_two(exponent: Tensor) -> Tensor:
     return torch.where(exponent < -126, 2.0**-127, normal)
 
 
+def decode_scale(codes: Tensor, layout: Layout) -> Tensor:
+    """float32 values of the non-negative codes of a minifloat without infinities, by arithmetic that compiles."""
+    magnitude = codes.to(torch.int32) & 0x7F
+    exponent = magnitude >> layout.mantissa_bits
+    implicit = (exponent > 0).to(torch.int32) << layout.mantissa_bits
+    significand = (magnitude & ((1 << layout.mantissa_bits) - 1)) + implicit
+    value = significand.float() * power_of_two(exponent.clamp(min=1) - (layout.bias + layout.mantissa_bits))
+    return torch.where(magnitude > layout.max_code, torch.nan, value)
+
+
 def block_scales(codes: Tensor, fmt: BlockFormat, outer: Tensor) -> Tensor:
     """float32 factors of a block format's scale codes; exact powers of two, or decode(code) · outer."""
     if fmt.two_level:
-        return decode(codes, fmt.scale_format).mul_(outer)
+        return decode_scale(codes, layout_of(fmt.scale_format)) * outer
     factors = power_of_two(codes.to(torch.int32) - 127)
     return torch.where(codes == 0xFF, torch.nan, factors)
 

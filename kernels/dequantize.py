@@ -15,8 +15,8 @@ from torch import Tensor
 
 from narrowgauge.formats import BlockFormat, Scheme, parse, quantize_reference
 from narrowgauge.kernels import _cast
-from narrowgauge.kernels._cast_torch import decode
 from narrowgauge.kernels._scales_torch import block_scales
+from narrowgauge.kernels._tables_torch import decode
 from narrowgauge.kernels._triton import jit, tl, triton
 from narrowgauge.kernels.layout import layout_of
 from narrowgauge.kernels.op import CompileCase, Cost, Exact, Op, Sample, register
@@ -45,14 +45,14 @@ def factors_of(scale: Tensor, outer: Tensor, spec: Scheme) -> Tensor:
 
 
 def dequantize_torch(codes: Tensor, scale: Tensor, outer: Tensor, scheme: str, dtype: torch.dtype) -> Tensor:
-    """The CPU implementation: decode (hardware conversion or table), then one product in place."""
+    """The CPU implementation: decode by table, then one product in place."""
     spec = parse(scheme)
     check_quantized(codes, scale, spec)
     matrix, tile, factors = as_matrix(codes), spec.tile, factors_of(scale, outer, spec)
     if is_column_major(codes):
         values = multiply_tiles(decode(matrix.t(), spec.element), factors.t(), (tile[1], tile[0])).t()
     else:
-        values = multiply_tiles(decode(matrix.contiguous(), spec.element), factors, tile)
+        values = multiply_tiles(decode(matrix, spec.element), factors, tile)
     return values.view(codes.shape).to(dtype) if not is_column_major(codes) else values.to(dtype)
 
 

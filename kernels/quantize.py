@@ -20,20 +20,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from narrowgauge.formats import BlockFormat, Scheme, parse, quantize_reference
+from narrowgauge.formats import BlockFormat, Format, Scheme, parse, quantize_reference
 from narrowgauge.formats.scheme import Tile
 from narrowgauge.kernels import _quantize_triton as kernels
 from narrowgauge.kernels._cast_torch import encode, rounding_bits
 from narrowgauge.kernels._scales_torch import inverse, scales
+from narrowgauge.kernels._tables_torch import encode_by_table
 from narrowgauge.kernels.layout import layout_of
-from narrowgauge.kernels.op import Cost, Exact, Op, Sample, register
+from narrowgauge.kernels.op import LIBRARY, Cost, Exact, Op, Sample, register
 from narrowgauge.kernels.tiles import (
     as_matrix,
-    column_amax,
     empty_codes,
+    group_amax,
     is_column_major,
     multiply_tiles,
-    row_amax,
     spread_rows,
 )
 
@@ -73,21 +73,17 @@ def _scaled(x: Tensor, factors: Tensor, tile: Tile) -> Tensor:
     """x times its tile's factor as fresh float32."""
     if x.dtype == torch.float64:
         return round_to_odd(multiply_tiles(x.clone(), factors.double(), tile))
-    if x.dtype == torch.float32 and tile[1] is None:
+    if x.dtype == torch.float32 and tile[1] in (None, 1):
         return x * spread_rows(factors, tile[0], x.shape[0])
     fresh = x.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     return multiply_tiles(fresh, factors, tile)
-
-
-def _group_amax(matrix: Tensor, tile: Tile) -> Tensor:
-    return row_amax(column_amax(matrix, tile[1]), tile[0]).float()
 
 
 def quantize_traceable(x: Tensor, scheme: str, seed: int, offset: int) -> tuple[Tensor, Tensor, Tensor]:
     """The formula in one piece, for a compiler to fuse; the same bits as the op."""
     spec = parse(scheme)
     matrix = as_matrix(x)
-    stored, factors, outer = scales(_group_amax(matrix, spec.tile), spec)
+    stored, factors, outer = scales(group_amax(matrix, spec.tile), spec)
     y = _scaled(matrix, inverse(factors), spec.tile)
     random = rounding_bits(matrix.shape, seed, offset, x.device) if spec.stochastic else None
     codes = encode(y, layout_of(spec.element), random)
@@ -107,7 +103,7 @@ def quantize_torch(x: Tensor, scheme: str, seed: int, offset: int) -> tuple[Tens
         # Work along the memory: the transposed problem has the transposed tiles.
         matrix, target, tile = matrix.t(), target.t(), (tile[1], tile[0])
         random = None if random is None else random.t()
-    amax = _group_amax(matrix, tile)
+    amax = group_amax(matrix, tile, max(1, CHUNK_ELEMENTS // max(matrix.shape[1], 1)))
     stored, factors, outer = scales(amax.t() if turned else amax, spec)
     factors = inverse(factors)
     _encode_blocks(matrix, target, factors.t() if turned else factors, tile, spec, random)
@@ -117,10 +113,8 @@ def quantize_torch(x: Tensor, scheme: str, seed: int, offset: int) -> tuple[Tens
 def _encode_blocks(
     matrix: Tensor, target: Tensor, factors: Tensor, tile: Tile, spec: Scheme, random: Tensor | None
 ) -> None:
-    layout = layout_of(spec.element)
     # A zero factor marks a group with a NaN or an infinity (or one that is zero altogether).
     may_have_nan = bool((factors == 0).any())
-    native = None if random is not None or may_have_nan else NATIVE_CASTS.get(spec.element.name)
     height = tile[0]
     step = max(1, CHUNK_ELEMENTS // max(matrix.shape[1], 1))
     if height is not None:
@@ -128,12 +122,19 @@ def _encode_blocks(
     for start in range(0, matrix.shape[0], step):
         rows = slice(start, start + step)
         part = factors if height is None else factors[start // height : -(-(start + step) // height)]
-        y = _scaled(matrix[rows], part, tile)
-        if native is not None:
-            target[rows].view(native).copy_(y.clamp_(-layout.max, layout.max))
-        else:
-            bits = None if random is None else random[rows]
-            target[rows].copy_(encode(y, layout, bits, may_have_nan=may_have_nan))
+        bits = None if random is None else random[rows]
+        _encode_block(_scaled(matrix[rows], part, tile), target[rows], spec.element, bits, may_have_nan)
+
+
+def _encode_block(y: Tensor, target: Tensor, element: Format, random: Tensor | None, may_have_nan: bool) -> None:
+    """Codes of float32 y into `target`, the quickest way: torch's own cast, a table, or the formula."""
+    layout = layout_of(element)
+    if random is not None or may_have_nan or layout.kind == "int":
+        target.copy_(encode(y, layout, random, may_have_nan=may_have_nan))
+    elif element.name in NATIVE_CASTS:
+        target.view(NATIVE_CASTS[element.name]).copy_(y.clamp_(-layout.max, layout.max))
+    else:
+        target.copy_(encode_by_table(y, element))
 
 
 def _fake(x: Tensor, scheme: str, seed: int, offset: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -207,3 +208,7 @@ QUANTIZE = register(
         compile_cases=kernels.compile_cases,
     )
 )
+
+# A composite: tracers keep the call in the graph and take it apart below Python's level, where inductor fuses it.
+LIBRARY.define("quantize_traceable" + QUANTIZE.schema)
+LIBRARY.impl("quantize_traceable", quantize_traceable, "CompositeImplicitAutograd")

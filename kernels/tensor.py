@@ -13,7 +13,7 @@ from narrowgauge.formats import Scheme, parse
 from narrowgauge.formats.rounding import choice
 from narrowgauge.kernels.dequantize import DEQUANTIZE
 from narrowgauge.kernels.policy import NonFinite, apply_saturation, raise_if_not_finite
-from narrowgauge.kernels.quantize import QUANTIZE, check_input, quantize_traceable
+from narrowgauge.kernels.quantize import QUANTIZE, check_input
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,14 +21,20 @@ class QuantizedTensor:
     """x ≈ decode(codes) · scale (· outer). A plain record, registered as a pytree; not a tensor subclass.
 
     codes: the shape of x, uint8 (int8 for signed integers). scale: `Scheme.scale_shape`, float32, or uint8 scale codes
-    for block formats. outer: [] float32, the per-tensor scale of two-level formats, else 1. dtype: of the original.
+    for block formats. outer: [] float32, the per-tensor scale of two-level formats, else 1. text: the scheme.
+    dtype: of the original.
     """
 
     codes: Tensor
     scale: Tensor
     outer: Tensor
-    scheme: Scheme
+    text: str
     dtype: torch.dtype
+
+    @property
+    def scheme(self) -> Scheme:
+        """The scheme whose text is `text`."""
+        return parse(self.text)
 
     @property
     def shape(self) -> torch.Size:
@@ -44,10 +50,7 @@ class QuantizedTensor:
     def dequantize(self, dtype: torch.dtype | None = None) -> Tensor:
         """decode(codes) · scale in `dtype` (default: the original's), rounded once from float32."""
         target = self.dtype if dtype is None else dtype
-        if target == torch.float64:
-            return self.dequantize(torch.float32).double()
-        result: Tensor = DEQUANTIZE(self.codes, self.scale, self.outer, str(self.scheme), target)
-        return result
+        return dequantize_raw(self.codes, self.scale, self.outer, self.text, target)
 
     def __repr__(self) -> str:
         return (
@@ -57,7 +60,7 @@ class QuantizedTensor:
 
 
 def _flatten(q: QuantizedTensor) -> tuple[list[Any], Any]:
-    return [q.codes, q.scale, q.outer], (q.scheme, q.dtype)
+    return [q.codes, q.scale, q.outer], (q.text, q.dtype)
 
 
 def _unflatten(children: Any, context: Any) -> QuantizedTensor:
@@ -69,11 +72,18 @@ pytree.register_pytree_node(
 )
 
 
-def check_seed(spec: Scheme, seed: int | None) -> int:
+def canonical(scheme: Scheme | str) -> str:
+    """The scheme as text, in its canonical form; compilers get the text as it is, to keep it a constant."""
+    if torch.compiler.is_compiling() and isinstance(scheme, str):
+        return scheme
+    return str(parse(scheme))
+
+
+def check_seed(scheme: str, seed: int | None) -> int:
     """The seed of a stochastic scheme, 0 for others. ValueError if one is needed or out of range."""
     if seed is None:
-        if spec.stochastic:
-            raise ValueError(f"seed: stochastic scheme '{spec}' needs an explicit seed, got None")
+        if "+sr" in scheme:
+            raise ValueError(f"seed: stochastic scheme '{scheme}' needs an explicit seed, got None")
         return 0
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed: expected 0 <= seed < 2**63, got {seed}")
@@ -84,9 +94,16 @@ def quantize_raw(x: Tensor, scheme: str, seed: int = 0, offset: int = 0) -> tupl
     """(codes, scale, outer) through the dispatcher; while a compiler traces for the CPU, the formula itself, so that
     it fuses with what surrounds it. The bits are the same."""
     if torch.compiler.is_compiling() and x.device.type == "cpu":
-        return quantize_traceable(x, scheme, seed, offset)
+        return torch.ops.narrowgauge.quantize_traceable(x, scheme, seed, offset)
     result: tuple[Tensor, Tensor, Tensor] = QUANTIZE(x, scheme, seed, offset)
     return result
+
+
+def dequantize_raw(codes: Tensor, scale: Tensor, outer: Tensor, scheme: str, dtype: torch.dtype) -> Tensor:
+    """decode(codes) · scale through the dispatcher; float64 by way of float32."""
+    wide = torch.float32 if dtype == torch.float64 else dtype
+    result: Tensor = DEQUANTIZE(codes, scale, outer, scheme, wide)
+    return result.to(dtype)
 
 
 def quantize(
@@ -107,34 +124,31 @@ def quantize(
     Raises ValueError for unknown schemes, missing seeds and formats that no kernel serves; TypeError for other dtypes.
     """
     check_input(x)
-    spec = parse(scheme)
-    number = check_seed(spec, seed)
+    text = canonical(scheme)
+    number = check_seed(text, seed)
     policy = choice(NonFinite, nonfinite, "nonfinite")
     x = x.detach()
     if policy is NonFinite.RAISE:
         raise_if_not_finite(x)
     if policy is NonFinite.SATURATE:
-        codes, scale, outer = quantize_raw(torch.where(torch.isinf(x), 0.0, x), str(spec), number, offset)
-        codes = apply_saturation(codes, x, spec)
+        codes, scale, outer = quantize_raw(torch.where(torch.isinf(x), 0.0, x), text, number, offset)
+        codes = apply_saturation(codes, x, parse(text))
     else:
-        codes, scale, outer = quantize_raw(x, str(spec), number, offset)
-    return QuantizedTensor(codes, scale, outer, spec, x.dtype)
+        codes, scale, outer = quantize_raw(x, text, number, offset)
+    return QuantizedTensor(codes, scale, outer, text, x.dtype)
 
 
 class _FakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scheme: str, seed: int, offset: int, clipped: bool) -> Tensor:
         codes, scale, outer = quantize_raw(x, scheme, seed, offset)
-        wide = torch.float32 if x.dtype == torch.float64 else x.dtype
-        y: Tensor = DEQUANTIZE(codes, scale, outer, scheme, wide)
         if clipped:
-            # A value was clipped where it lies beyond what it became by more than half a step: at the largest code.
-            spec = parse(scheme)
-            top = spec.element.max
-            unit: Tensor = DEQUANTIZE(torch.full_like(codes, _code_of_one(spec)), scale, outer, scheme, torch.float32)
-            ctx.save_for_backward(x.abs().float() <= unit.mul_(top))
+            element = parse(scheme).element
+            largest = torch.full_like(codes, int(element.encode(element.max)))
+            bound = dequantize_raw(largest, scale, outer, scheme, torch.float32)
+            ctx.save_for_backward(x.abs().float() <= bound)
         ctx.clipped = clipped
-        return y.to(x.dtype)
+        return dequantize_raw(codes, scale, outer, scheme, x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -143,10 +157,6 @@ class _FakeQuantize(torch.autograd.Function):
             (inside,) = ctx.saved_tensors
             grad = grad * inside
         return grad, None, None, None, None
-
-
-def _code_of_one(spec: Scheme) -> int:
-    return int(spec.element.encode(1.0))
 
 
 def fake_quantize(
@@ -158,8 +168,8 @@ def fake_quantize(
     differ for rules that clip: `floor`, `even`, `static`).
     """
     check_input(x)
-    spec = parse(scheme)
+    text = canonical(scheme)
     if ste not in ("identity", "clipped"):
         raise ValueError(f"ste: got {ste!r}, accepted: identity, clipped")
-    result: Tensor = _FakeQuantize.apply(x, str(spec), check_seed(spec, seed), offset, ste == "clipped")
+    result: Tensor = _FakeQuantize.apply(x, text, check_seed(text, seed), offset, ste == "clipped")
     return result

@@ -43,6 +43,8 @@ def column_amax(x: Tensor, width: int | None) -> Tensor:
     rows, cols = x.shape
     if cols == 0 or rows == 0:
         return x.new_zeros((rows, tile_counts((rows, cols), (1, width))[1]))
+    if width == 1:
+        return x.abs()
     if width is None or width >= cols:
         return _magnitude(x, 1).unsqueeze(1)
     whole = cols // width * width
@@ -52,17 +54,39 @@ def column_amax(x: Tensor, width: int | None) -> Tensor:
     return torch.cat((runs, _magnitude(x[:, whole:], 1).unsqueeze(1)), dim=1)
 
 
-def row_amax(runs: Tensor, height: int | None) -> Tensor:
-    """Maximum of every `height` rows (None: all of them) of non-negative `runs`."""
+def pooled_amax(x: Tensor, width: int, rows_at_once: int) -> Tensor:
+    """`column_amax` for narrow runs, by pooling over blocks of rows: torch reduces short rows one by one, which is
+    several times slower. Not for compilers, which fuse the plain form."""
+    rows, cols = x.shape
+    runs = x.new_empty((rows, -(-cols // width)), dtype=torch.float32)
+    for start in range(0, rows, rows_at_once):
+        part = x[start : start + rows_at_once].abs().float().unsqueeze(0)
+        runs[start : start + rows_at_once] = torch.max_pool1d(part, width, ceil_mode=True).squeeze(0)
+    return runs
+
+
+def row_amax(runs: Tensor, height: int) -> Tensor:
+    """Maximum of every `height` rows of non-negative `runs`."""
     rows = runs.shape[0]
-    if height == 1:
+    if height == 1 or rows == 0:
         return runs
-    if rows == 0:
-        return runs.new_zeros((1 if height is None else 0, runs.shape[1]))
-    if height is None or height >= rows:
-        return runs.amax(0, keepdim=True)
     padded = torch.nn.functional.pad(runs, (0, 0, 0, -rows % height))
     return padded.unflatten(0, (-1, height)).amax(1)
+
+
+def group_amax(x: Tensor, tile: Tile, rows_at_once: int | None = None) -> Tensor:
+    """max |x| of every tile, float32 [tiles down, tiles across]. rows_at_once: pool narrow runs in blocks of so many
+    rows (eager CPU); None for the plain form that compilers fuse."""
+    height, width = tile
+    rows, cols = x.shape
+    if height is None or height > rows:
+        # Down first: one row of maxima is left for the rest.
+        x = _magnitude(x, 0).unsqueeze(0) if rows and cols else x.new_zeros((min(1, rows) if height else 1, cols))
+        height = 1
+    narrow = width is not None and 1 < width <= 256 and width < cols
+    if rows_at_once is not None and narrow and x.shape[0]:
+        return row_amax(pooled_amax(x, width or 1, rows_at_once), height)
+    return row_amax(column_amax(x, width), height).float()
 
 
 def spread_rows(scale: Tensor, height: int | None, rows: int) -> Tensor:
@@ -77,7 +101,7 @@ def multiply_tiles(x: Tensor, factors: Tensor, tile: Tile) -> Tensor:
     rows, cols = x.shape
     height, width = tile
     by_row = spread_rows(factors, height, rows)
-    if width is None or width >= cols:
+    if width is None or width == 1 or width >= cols:
         return x.mul_(by_row)
     if cols % width == 0:
         x.unflatten(1, (-1, width)).mul_(by_row.unsqueeze(2))
