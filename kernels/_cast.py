@@ -18,6 +18,7 @@ RANDOM_SHIFT = constant(32 - RANDOM_BITS)
 RANDOM_WIDTH = constant(RANDOM_BITS)
 ROUND_MAGIC = constant(8388608.0)  # 2^23: adding and subtracting it rounds to an integer, ties to even
 TINY = constant(SMALLEST_SCALE)
+LARGEST_FLOAT = constant(3.4028234663852886e38)
 RF8_FIELD_0 = constant(RF8_THRESHOLDS[0])
 RF8_FIELD_1 = constant(RF8_THRESHOLDS[1])
 RF8_FIELD_2 = constant(RF8_THRESHOLDS[2])
@@ -183,8 +184,8 @@ def divide(x, y):
 
 @jit
 def amax_scale(amax, LARGEST: tl.constexpr, FLOOR: tl.constexpr):
-    """amax / LARGEST, at least FLOOR; 1 for zero, NaN for a non-finite amax."""
-    scale = tl.maximum(divide(amax, tl.zeros_like(amax) + LARGEST), FLOOR)
+    """amax / LARGEST, between FLOOR and the largest float32; 1 for zero, NaN for a non-finite amax."""
+    scale = tl.minimum(tl.maximum(divide(amax, tl.zeros_like(amax) + LARGEST), FLOOR), LARGEST_FLOAT)
     scale = tl.where(amax == 0.0, 1.0, scale)
     return tl.where(is_finite(amax), scale, float("nan"))
 

@@ -12,8 +12,8 @@ from narrowgauge.kernels.layout import Layout, layout_of
 
 
 def amax_scale(amax: Tensor, largest: float, floor: float = SMALLEST_SCALE) -> Tensor:
-    """amax / largest, at least `floor`; 1 for a zero group, NaN where amax is NaN or infinite."""
-    scale = torch.div(amax, torch.full_like(amax, largest)).clamp_(min=floor)
+    """amax / largest, between `floor` and the largest float32; 1 for a zero group, NaN where amax is not finite."""
+    scale = torch.div(amax, torch.full_like(amax, largest)).clamp_(floor, torch.finfo(torch.float32).max)
     scale = torch.where(amax == 0, 1.0, scale)
     return torch.where(torch.isfinite(amax), scale, torch.nan)
 
