@@ -62,7 +62,7 @@ def scales(amax: Tensor, spec: Scheme) -> tuple[Tensor, Tensor, Tensor]:
         largest = safe.amax() if safe.numel() else amax.new_zeros(())
         outer = amax_scale(largest, fmt.outer_divisor, SMALLEST_OUTER_SCALE)
         codes = encode(safe / (outer * fmt.element.max), layout_of(fmt.scale_format), may_have_nan=False)
-        codes = torch.where(finite, codes, fmt.scale_format.nan_code)
+        codes = torch.where(finite, codes, layout_of(fmt.scale_format).nan_code)
         return codes, block_scales(codes, fmt, outer), outer
     if isinstance(fmt, BlockFormat):
         exponent = scale_exponent(safe, fmt.element, spec.rule, lowest=-127)

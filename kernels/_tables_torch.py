@@ -19,8 +19,8 @@ from torch import Tensor
 from narrowgauge.formats import Format
 from narrowgauge.kernels.layout import layout_of
 
-BLOCK = 1 << 18
-"""Elements decoded at a time; the index buffer stays in cache."""
+BLOCK = 1 << 17
+"""Elements decoded at a time; the buffers stay in cache."""
 
 
 class EncodeTable(NamedTuple):
@@ -80,15 +80,44 @@ def decode_table(fmt: Format) -> Tensor:
     return torch.from_numpy(np.tile(values, 256 // len(values)).astype(np.float32))
 
 
+def _moves_into_half(fmt: Format) -> bool:
+    """Whether the bits of a code, shifted, are those of a float16 up to a power of two (whose exponent field 31 must
+    stay free: float16 reads it as NaN or infinity)."""
+    layout = layout_of(fmt)
+    fits = layout.kind == "float" and layout.sign_bit == 0x80 and layout.negative_zero
+    return fits and layout.max_code >> layout.mantissa_bits < 31
+
+
+def _decode_through_half(codes: Tensor, fmt: Format, out: Tensor) -> bool:
+    """Decodes int8 views of codes into `out` by float16's hardware conversion, which also deals with subnormals.
+    False if a NaN or an infinity was met; `out` is then unfinished."""
+    layout = layout_of(fmt)
+    shift = 10 - layout.mantissa_bits
+    buffer = torch.empty(min(codes.numel(), BLOCK), dtype=torch.int16)
+    for start in range(0, codes.numel(), BLOCK):
+        part = codes[start : start + BLOCK]
+        half = buffer[: part.numel()].copy_(part)
+        # Sign extension fills every bit above the code; the mask keeps the sign and the moved field.
+        half.bitwise_left_shift_(shift).bitwise_and_(-32768 | (0x7F << shift))
+        values = out[start : start + BLOCK].copy_(half.view(torch.float16))
+        if half.bitwise_and_(0x7FFF).amax() > layout.max_code << shift:
+            return False
+        if layout.bias != 15:
+            values.mul_(2.0 ** (15 - layout.bias))
+    return True
+
+
 def decode(codes: Tensor, fmt: Format) -> Tensor:
     """float32 values of CPU codes (uint8, or int8 for signed integers), contiguous."""
     layout = layout_of(fmt)
     if layout.kind == "int":
         values = codes.to(torch.float32, memory_format=torch.contiguous_format)
         return values if layout.fraction_bits == 0 else values.mul_(2.0**-layout.fraction_bits)
-    table = decode_table(fmt)
     flat = codes.reshape(-1)
     values = torch.empty(flat.numel(), dtype=torch.float32)
+    if _moves_into_half(fmt) and _decode_through_half(flat.view(torch.int8), fmt, values):
+        return values.view(codes.shape)
+    table = decode_table(fmt)
     for start in range(0, flat.numel(), BLOCK):
         torch.index_select(table, 0, flat[start : start + BLOCK].int(), out=values[start : start + BLOCK])
     return values.view(codes.shape)

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from narrowgauge.formats import BlockFormat, Format, Scheme, parse, quantize_reference
-from narrowgauge.formats.scheme import Tile
+from narrowgauge.formats import BlockFormat, Format, ScaleRule, Scheme, parse, quantize_reference
+from narrowgauge.formats.tiles import Tile
 from narrowgauge.kernels import _quantize_triton as kernels
 from narrowgauge.kernels._cast_torch import encode, rounding_bits
 from narrowgauge.kernels._scales_torch import inverse, scales
@@ -46,6 +46,10 @@ NATIVE_CASTS = {
     "e4m3fn": torch.float8_e4m3fn,
     "e5m2": torch.float8_e5m2,
 }
+
+
+# Under the other rules no scaled value passes the largest one by more than a rounding error, which rounds back to it.
+CLIPPING_RULES = (ScaleRule.FLOOR, ScaleRule.EVEN, ScaleRule.STATIC)
 
 
 def check_input(x: Tensor) -> None:
@@ -80,8 +84,11 @@ def _scaled(x: Tensor, factors: Tensor, tile: Tile) -> Tensor:
 
 
 def quantize_traceable(x: Tensor, scheme: str, seed: int, offset: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The formula in one piece, for a compiler to fuse; the same bits as the op."""
+    """The formula in one piece, for a compiler to fuse; the same bits as the op. Tiles narrower than a row stay one
+    call of the op: their uneven edges are more than inductor's loop splitting takes."""
     spec = parse(scheme)
+    if spec.tile[1] not in (None, 1):
+        return torch.ops.narrowgauge.quantize(x, scheme, seed, offset)
     matrix = as_matrix(x)
     stored, factors, outer = scales(group_amax(matrix, spec.tile), spec)
     y = _scaled(matrix, inverse(factors), spec.tile)
@@ -123,16 +130,20 @@ def _encode_blocks(
         rows = slice(start, start + step)
         part = factors if height is None else factors[start // height : -(-(start + step) // height)]
         bits = None if random is None else random[rows]
-        _encode_block(_scaled(matrix[rows], part, tile), target[rows], spec.element, bits, may_have_nan)
+        y = _scaled(matrix[rows], part, tile)
+        if spec.rule in CLIPPING_RULES:
+            y.clamp_(spec.element.min, spec.element.max)
+        _encode_block(y, target[rows], spec.element, bits, may_have_nan)
 
 
 def _encode_block(y: Tensor, target: Tensor, element: Format, random: Tensor | None, may_have_nan: bool) -> None:
-    """Codes of float32 y into `target`, the quickest way: torch's own cast, a table, or the formula."""
+    """Codes of float32 y, within the format's range but for roundings, into `target`: by torch's own cast, a table, or
+    the formula, whichever is quickest."""
     layout = layout_of(element)
     if random is not None or may_have_nan or layout.kind == "int":
         target.copy_(encode(y, layout, random, may_have_nan=may_have_nan))
     elif element.name in NATIVE_CASTS:
-        target.view(NATIVE_CASTS[element.name]).copy_(y.clamp_(-layout.max, layout.max))
+        target.view(NATIVE_CASTS[element.name]).copy_(y)
     else:
         target.copy_(encode_by_table(y, element))
 

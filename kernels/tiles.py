@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from narrowgauge.formats.scheme import Tile
+from narrowgauge.formats.tiles import Tile
 
 
 def as_matrix(x: Tensor) -> Tensor:
