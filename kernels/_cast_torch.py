@@ -1,4 +1,4 @@
-"""Encode in torch by integer arithmetic: the twin of `kernels/_cast.py`, bit for bit, written so that inductor fuses it.
+"""Encode in torch by integer arithmetic: the twin of `kernels/_cast.py`, bit for bit, written for inductor to fuse.
 
 `encode` takes over its argument: `y` is scratch afterwards.
 """

@@ -34,7 +34,7 @@ def tile_counts(shape: tuple[int, int] | torch.Size, tile: Tile) -> tuple[int, i
 
 
 def _magnitude(x: Tensor, dim: int) -> Tensor:
-    """max |x| over `dim`, in two reading passes and no temporary of the size of x; NaN comes through and -0 does not."""
+    """max |x| over `dim`, in two reading passes and no temporary of that size; NaN comes through, -0 does not."""
     return torch.maximum(x.amax(dim), x.amin(dim).neg_()).abs_()
 
 

@@ -83,9 +83,7 @@ class EMA(PublishedMethod):
         finally:
             _assign(model, trained)
 
-    def evaluate(
-        self, model: nn.Module, evaluate: Callable[[nn.Module], dict[str, float]]
-    ) -> dict[str, float]:
+    def evaluate(self, model: nn.Module, evaluate: Callable[[nn.Module], dict[str, float]]) -> dict[str, float]:
         """The trainer's metrics of the average, with ``ema_`` before each name."""
         with self.averaged(model):
             return {f"ema_{name}": value for name, value in evaluate(model).items()}
@@ -116,9 +114,7 @@ class EMA(PublishedMethod):
             model = Llama(config, seed=seed)
             data = BatchStream(corpus, batch_size=8, seq_len=32, seed=seed, validation_batches=16)
             optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95))
-            trainer = Trainer(
-                model, data, optimizer, schedule=Constant(1e-2), methods=[cls(decay=0.95)], seed=seed
-            )
+            trainer = Trainer(model, data, optimizer, schedule=Constant(1e-2), methods=[cls(decay=0.95)], seed=seed)
             trainer.fit(steps)
             metrics = trainer.evaluate()
             averaged.append(metrics["ema_val_loss"])

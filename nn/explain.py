@@ -1,4 +1,4 @@
-"""`explain(model)`: which GEMM of which layer runs in what, on which implementation, and what was left alone and why."""
+"""`explain(model)`: which GEMM of which layer runs in what, on which implementation; what was left alone, and why."""
 
 from __future__ import annotations
 
@@ -110,4 +110,3 @@ def _reason(layer: nn.Linear, name: str) -> str:
     if isinstance(layer, QuantLinear):
         return f"recipe {layer.recipe.name!r} quantises nothing"
     return left_alone(layer, name, None, ()) or "not converted (skip, filter_fn, or convert was not called)"
-

@@ -96,7 +96,7 @@ RECIPES: dict[str, Recipe] = {
             "arXiv 2304.13013: int8 rows of X and dY, one scale for W; the weight gradient stays in high precision",
             x_fprop="int8/row", w_fprop="int8", g_dgrad="int8/row", w_dgrad="int8",
         ),
-        _every("rf8", "rf8/row", "RF8 (arXiv 2506.00486) in all six slots; the paper uses it for weights after training"),
+        _every("rf8", "rf8/row", "RF8 (arXiv 2506.00486) in all six slots; the paper: weights, after training"),
         Recipe(name="fp32", source="identity: every GEMM in the precision of its inputs"),
     )
 }  # fmt: skip

@@ -62,9 +62,7 @@ def save_checkpoint(path: str | Path, sections: Mapping[str, Any]) -> None:
     """
     path = Path(path).absolute()
     if path.exists() and not (path / STATE_FILE).is_file():
-        raise ValueError(
-            f"path: {path} exists and is not a checkpoint (no {STATE_FILE} in it); give another path"
-        )
+        raise ValueError(f"path: {path} exists and is not a checkpoint (no {STATE_FILE} in it); give another path")
     partial, previous = _partial(path), _previous(path)
     if partial.exists():
         shutil.rmtree(partial)  # left by a writer that was killed

@@ -41,14 +41,10 @@ class MethodStack:
                 raise ValueError(f"methods: {name!r} is given twice")
             for needed in method.needs:
                 if needed not in self.names:
-                    raise ValueError(
-                        f"methods: {name!r} needs {needed!r}, which is not among {list(self.names)}"
-                    )
+                    raise ValueError(f"methods: {name!r} needs {needed!r}, which is not among {list(self.names)}")
             for excluded in method.conflicts:
                 if excluded in self.names:
-                    raise ValueError(
-                        f"methods: {name!r} and {excluded!r} cannot be combined; use one of them"
-                    )
+                    raise ValueError(f"methods: {name!r} and {excluded!r} cannot be combined; use one of them")
 
     def overriding(self, hook: str) -> list[str]:
         """Names of the methods that have their own ``hook``."""

@@ -51,9 +51,7 @@ class LlamaConfig:
                 f" pairs of channels), got {self.dim}"
             )
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"num_kv_heads: expected a divisor of num_heads={self.num_heads}, got {self.num_kv_heads}"
-            )
+            raise ValueError(f"num_kv_heads: expected a divisor of num_heads={self.num_heads}, got {self.num_kv_heads}")
 
     @property
     def head_dim(self) -> int:

@@ -201,7 +201,5 @@ class BatchStream:
         """Continue at a saved position; ``ValueError`` when it was saved by a stream of other batches."""
         for key, ours in self._identity().items():
             if state[key] != ours:
-                raise ValueError(
-                    f"data: the saved position belongs to {key}={state[key]!r}, this stream has {ours!r}"
-                )
+                raise ValueError(f"data: the saved position belongs to {key}={state[key]!r}, this stream has {ours!r}")
         self.position = int(state["position"])

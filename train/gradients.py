@@ -48,9 +48,7 @@ def finite_loss_and_norm(
     loss_value, norm_value = torch.stack([loss.double(), norm.double()]).tolist()
     for name, value in (("loss", loss_value), ("gradient norm", norm_value)):
         if not math.isfinite(value):
-            raise FloatingPointError(
-                f"{name} is {value} at step {step}; the weights are those before this step"
-            )
+            raise FloatingPointError(f"{name} is {value} at step {step}; the weights are those before this step")
     if clip_norm is not None:
         nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
     return loss_value, norm_value

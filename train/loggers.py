@@ -102,9 +102,7 @@ class JsonlLogger:
             try:
                 line_step = json.loads(line)["step"]
             except (ValueError, TypeError, KeyError) as error:
-                raise ValueError(
-                    f"path: line {number} of {self.path} is not a log's; give another path"
-                ) from error
+                raise ValueError(f"path: line {number} of {self.path} is not a log's; give another path") from error
             if line_step <= step:
                 kept.append(line)
         return kept

@@ -133,7 +133,5 @@ def get_method(name: str) -> type[PublishedMethod]:
     """The class registered as ``name``; ``ValueError`` with the nearest names for an unknown one."""
     if name not in METHODS:
         nearest = difflib.get_close_matches(name, METHODS, n=3) or sorted(METHODS)
-        raise ValueError(
-            f"name: unknown method {name!r}; nearest: {', '.join(nearest) or 'none is registered'}"
-        )
+        raise ValueError(f"name: unknown method {name!r}; nearest: {', '.join(nearest) or 'none is registered'}")
     return METHODS[name]

@@ -114,9 +114,7 @@ class Llama(nn.Module):
     cos_TD: Tensor
     sin_TD: Tensor
 
-    def __init__(
-        self, config: LlamaConfig, *, seed: int = 0, generator: torch.Generator | None = None
-    ) -> None:
+    def __init__(self, config: LlamaConfig, *, seed: int = 0, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
         self.embed_tokens = skip_init(nn.Embedding, config.vocab_size, config.dim)

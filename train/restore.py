@@ -36,9 +36,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]
     """
     for ours, theirs in zip(optimizer.param_groups, saved["param_groups"], strict=False):
         if ours.get("param_names") != theirs.get("param_names"):
-            raise ValueError(
-                "optimizer: the checkpoint's parameter groups hold other parameters than this one's"
-            )
+            raise ValueError("optimizer: the checkpoint's parameter groups hold other parameters than this one's")
     optimizer.load_state_dict(dict(saved))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     saved_order = [index for group in saved["param_groups"] for index in group["params"]]

@@ -63,9 +63,7 @@ class Trainer:
         device: torch.device | str | None = None,
     ) -> None:
         if not isinstance(data, BatchSource):
-            raise TypeError(
-                f"data: expected a BatchSource such as BatchStream(corpus, …), got {type(data).__name__}"
-            )
+            raise TypeError(f"data: expected a BatchSource such as BatchStream(corpus, …), got {type(data).__name__}")
         if grad_accumulation < 1:
             raise ValueError(f"grad_accumulation: expected at least 1, got {grad_accumulation}")
         if clip_norm is not None and not clip_norm > 0:
@@ -136,8 +134,7 @@ class Trainer:
         factor = self.methods.lr_factor(step)
         lr = set_learning_rate(self.optimizer, None if self.schedule is None else self.schedule(step), factor)
         micro_batches = [
-            self.methods.transform(next(self.data), step, self.seed, index)
-            for index in range(self.grad_accumulation)
+            self.methods.transform(next(self.data), step, self.seed, index) for index in range(self.grad_accumulation)
         ]
         self.optimizer.zero_grad(set_to_none=True)
         with isolated(self.device, derive_seed(self.seed, step)):
@@ -209,9 +206,7 @@ class Trainer:
         ours = {"seed": self.seed, "grad_accumulation": self.grad_accumulation}
         for name, value in {**ours, "optimizer": type(self.optimizer).__name__}.items():
             if loop[name] != value:
-                raise ValueError(
-                    f"{name}: the checkpoint at {path} has {loop[name]!r}, this trainer {value!r}"
-                )
+                raise ValueError(f"{name}: the checkpoint at {path} has {loop[name]!r}, this trainer {value!r}")
         restore_model(self.model, saved["model"])
         self.methods.load_state_dict(saved["methods"])
         self.data.load_state_dict(loop["data"])

@@ -59,9 +59,7 @@ class _Flattener:
 
     def _tensor(self, tensor: Tensor, path: str) -> Any:
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-            raise TypeError(
-                f"state: {path} is a {tensor.layout} tensor on {tensor.device}; expected a dense tensor"
-            )
+            raise TypeError(f"state: {path} is a {tensor.layout} tensor on {tensor.device}; expected a dense tensor")
         key = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if tensor.numel() and key in self._names:  # tied: one tensor under two names is written once
             name = self._names[key]
@@ -132,14 +130,10 @@ _READERS: dict[str, Callable[[dict[str, Any], Mapping[str, Tensor]], Any]] = {
     "bytes": lambda node, _: base64.b64decode(node["bytes"]),
     "dtype": lambda node, _: _dtype(node["dtype"]),
     "tensor": lambda node, tensors: _named(tensors, node["tensor"]),
-    "raw": lambda node, tensors: (
-        _named(tensors, node["raw"]).view(_dtype(node["dtype"])).reshape(node["shape"])
-    ),
+    "raw": lambda node, tensors: _named(tensors, node["raw"]).view(_dtype(node["dtype"])).reshape(node["shape"]),
     "ndarray": lambda node, tensors: unflatten(node["ndarray"], tensors).numpy(),
     "list": lambda node, tensors: [unflatten(item, tensors) for item in node["list"]],
     "tuple": lambda node, tensors: tuple(unflatten(item, tensors) for item in node["tuple"]),
     "dict": lambda node, tensors: {key: unflatten(item, tensors) for key, item in node["dict"].items()},
-    "items": lambda node, tensors: {
-        unflatten(key, tensors): unflatten(item, tensors) for key, item in node["items"]
-    },
+    "items": lambda node, tensors: {unflatten(key, tensors): unflatten(item, tensors) for key, item in node["items"]},
 }

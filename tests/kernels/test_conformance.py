@@ -60,7 +60,8 @@ def compare(op: Op, sample: Sample, actual: list[Tensor], expected: list[Tensor]
         if not same.all():
             first = np.argwhere(~same)[0].tolist()
             index = tuple(first)
-            pytest.fail(f"{where}: {int((~same).sum())} of {same.size}, first at {first}: {got[index]} not {want[index]}")
+            count = int((~same).sum())
+            pytest.fail(f"{where}: {count} of {same.size}, first at {first}: {got[index]} not {want[index]}")
 
 
 def samples(op: Op, device: str) -> Iterator[Sample]:

@@ -89,9 +89,7 @@ def test_every_truncation_and_every_flipped_bit_is_refused(tmp_path: Path, name:
 def test_a_removed_file_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a", sections(1))
     (tmp_path / "a" / "model.safetensors").unlink()
-    with pytest.raises(
-        ValueError, match=r"path: .*model.safetensors is missing; the checkpoint is incomplete"
-    ):
+    with pytest.raises(ValueError, match=r"path: .*model.safetensors is missing; the checkpoint is incomplete"):
         load_checkpoint(tmp_path / "a")
 
 
@@ -164,9 +162,7 @@ def test_a_process_that_is_killed_while_writing_leaves_the_old_checkpoint(tmp_pa
     """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "a")]
-    finished = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert finished.returncode == -signal.SIGKILL, finished.stderr
     loaded = load_checkpoint(tmp_path / "a")
     assert loaded["loop"]["step"] == 1

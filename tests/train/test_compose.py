@@ -105,9 +105,7 @@ def test_factors_multiply_and_metrics_join(make_stream: Callable[..., BatchStrea
         def lr_factor(self, step: int) -> float:
             return 0.5
 
-        def evaluate(
-            self, model: nn.Module, evaluate: Callable[[nn.Module], dict[str, float]]
-        ) -> dict[str, float]:
+        def evaluate(self, model: nn.Module, evaluate: Callable[[nn.Module], dict[str, float]]) -> dict[str, float]:
             return {f"{self.name}_val_loss": evaluate(model)["val_loss"] + 1}
 
     stack = MethodStack([Halved("a"), Halved("b")])

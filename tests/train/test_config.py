@@ -16,9 +16,7 @@ def test_every_preset_is_valid_and_has_more_parameters_than_the_one_before() -> 
 
 
 def test_an_unknown_preset_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(
-        ValueError, match=r"preset: unknown name 'dmeo'; did you mean 'demo'.*known: tiny, demo"
-    ):
+    with pytest.raises(ValueError, match=r"preset: unknown name 'dmeo'; did you mean 'demo'.*known: tiny, demo"):
         LlamaConfig.preset("dmeo")
 
 

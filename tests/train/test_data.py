@@ -152,9 +152,7 @@ def test_impossible_batches_are_refused_by_name(
 
 def test_more_validation_windows_than_there_are_is_refused(tmp_path: Path) -> None:
     corpus = ByteCorpus(write_text(tmp_path / "text.txt", 2000))
-    with pytest.raises(
-        ValueError, match="num_batches: 50 batches of 4 windows are more than the 190 different"
-    ):
+    with pytest.raises(ValueError, match="num_batches: 50 batches of 4 windows are more than the 190 different"):
         corpus.validation(50, 4, 10)
 
 

@@ -20,9 +20,7 @@ def test_a_clear_effect_is_below_zero_and_reads_as_a_line() -> None:
 
 @pytest.mark.parametrize(("treatment", "control"), [([1.0], [2.0]), ([1.0, 2.0], [1.0, 2.0, 3.0])])
 def test_too_few_or_unpaired_values_are_refused(treatment: list[float], control: list[float]) -> None:
-    with pytest.raises(
-        ValueError, match="treatment, control: expected the same number of values, at least 2"
-    ):
+    with pytest.raises(ValueError, match="treatment, control: expected the same number of values, at least 2"):
         paired_effect("loss", treatment, control)
 
 

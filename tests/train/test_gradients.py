@@ -33,9 +33,7 @@ def test_a_step_without_labels_is_refused() -> None:
         accumulate(lambda batch: (torch.zeros(()), {}), [labels(-100, -100)])
 
 
-@pytest.mark.parametrize(
-    ("clip_norm", "expected"), [(None, [3.0, 4.0]), (10.0, [3.0, 4.0]), (1.0, [0.6, 0.8])]
-)
+@pytest.mark.parametrize(("clip_norm", "expected"), [(None, [3.0, 4.0]), (10.0, [3.0, 4.0]), (1.0, [0.6, 0.8])])
 def test_gradients_are_clipped_to_the_global_norm(clip_norm: float | None, expected: list[float]) -> None:
     parameters = [torch.zeros((), requires_grad=True) for _ in range(3)]
     parameters[0].grad, parameters[1].grad = torch.tensor(3.0), torch.tensor(4.0)

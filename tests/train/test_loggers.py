@@ -77,9 +77,7 @@ def test_jsonl_writes_a_line_a_step_and_null_for_what_is_not_finite(tmp_path: Pa
 
 def test_jsonl_of_a_resumed_run_drops_the_steps_that_are_done_again(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    path.write_text(
-        '{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 2.0}\n{"step": 3, "loss": 1.0}\n{"step": 4, "lo'
-    )
+    path.write_text('{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 2.0}\n{"step": 3, "loss": 1.0}\n{"step": 4, "lo')
     logger = JsonlLogger(path)
     logger.start(2, 3)
     logger.log(3, {"loss": 0.5})

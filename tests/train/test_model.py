@@ -27,10 +27,7 @@ def reference_logits(model: Llama, input_ids: Tensor) -> Tensor:
 
     def rotate(x: Tensor) -> Tensor:
         angles = torch.tensor(
-            [
-                [t * config.rope_theta ** (-2 * i / config.head_dim) for i in range(half)]
-                for t in range(num_positions)
-            ],
+            [[t * config.rope_theta ** (-2 * i / config.head_dim) for i in range(half)] for t in range(num_positions)],
             dtype=torch.float64,
         )
         turned = torch.complex(x[..., :half], x[..., half:]) * torch.polar(torch.ones_like(angles), angles)
@@ -74,9 +71,7 @@ def test_logits_agree_with_the_definition_in_float64(num_kv_heads: int) -> None:
     model = sharpened(dataclasses.replace(CONFIG, num_kv_heads=num_kv_heads))
     input_ids = tokens(3, 24)
     expected = reference_logits(model, input_ids)
-    torch.testing.assert_close(
-        model(input_ids).double(), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item()
-    )
+    torch.testing.assert_close(model(input_ids).double(), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 7), (3, 24), (0, 5)])
@@ -163,9 +158,7 @@ def test_parameters_are_named_and_shaped_as_in_llama_checkpoints() -> None:
 
 
 def test_one_seed_gives_the_same_bits_and_another_seed_others() -> None:
-    first, again, other = (
-        torch.cat([p.flatten() for p in Llama(CONFIG, seed=s).parameters()]) for s in (3, 3, 4)
-    )
+    first, again, other = (torch.cat([p.flatten() for p in Llama(CONFIG, seed=s).parameters()]) for s in (3, 3, 4))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 

@@ -42,9 +42,7 @@ def test_a_forgotten_parameter_is_named() -> None:
 def test_a_foreign_parameter_is_refused() -> None:
     model = network()
     optimizer = torch.optim.SGD([*model.parameters(), nn.Parameter(torch.zeros(1))], lr=0.1)
-    with pytest.raises(
-        ValueError, match=r"optimizer: 1 of its parameters are not \(or no longer\) trainable"
-    ):
+    with pytest.raises(ValueError, match=r"optimizer: 1 of its parameters are not \(or no longer\) trainable"):
         check_parameters(model, optimizer)
 
 

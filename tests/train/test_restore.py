@@ -64,9 +64,7 @@ def test_adamw_continues_with_the_same_bits() -> None:
 def test_groups_of_other_parameters_are_refused() -> None:
     first, second = nn.ModuleDict({"a": nn.Linear(2, 2)}), nn.ModuleDict({"b": nn.Linear(2, 2)})
     saved = Coded(first.named_parameters()).state_dict()
-    with pytest.raises(
-        ValueError, match="optimizer: the checkpoint's parameter groups hold other parameters"
-    ):
+    with pytest.raises(ValueError, match="optimizer: the checkpoint's parameter groups hold other parameters"):
         restore_optimizer(Coded(second.named_parameters()), saved)
 
 

@@ -145,9 +145,7 @@ def test_a_data_source_that_draws_globally_resumes_too(
     assert_same_bits(first, second)
 
 
-def test_checkpoints_are_written_every_n_steps_and_at_the_end(
-    make_trainer: MakeTrainer, tmp_path: Path
-) -> None:
+def test_checkpoints_are_written_every_n_steps_and_at_the_end(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     saved = []
 
     class Spy(History):

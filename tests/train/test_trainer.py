@@ -94,9 +94,7 @@ def test_accumulation_equals_one_large_batch(
     joined = make_trainer(data=joined_data, clip_norm=None)
     for trainer in (split, joined):
         trainer.fit(1)
-    gradients = [
-        torch.cat([p.grad.flatten() for p in t.parameters if p.grad is not None]) for t in (split, joined)
-    ]
+    gradients = [torch.cat([p.grad.flatten() for p in t.parameters if p.grad is not None]) for t in (split, joined)]
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
     assert split.data.state_dict()["position"] == joined.data.state_dict()["position"] == 3
 
@@ -113,18 +111,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_harms_the_weights(
 
     history = History()
     trainer = make_trainer(methods=[Explodes()], logger=history)
-    with pytest.raises(
-        FloatingPointError, match="loss is nan at step 2; the weights are those before this step"
-    ):
+    with pytest.raises(FloatingPointError, match="loss is nan at step 2; the weights are those before this step"):
         trainer.fit(5)
     assert trainer.step == 2
     assert history.steps("loss") == [1, 2]
     assert weights(trainer).isfinite().all()
 
 
-def test_gradients_left_by_the_caller_do_not_leak_into_the_run(
-    weights: Weights, make_trainer: MakeTrainer
-) -> None:
+def test_gradients_left_by_the_caller_do_not_leak_into_the_run(weights: Weights, make_trainer: MakeTrainer) -> None:
     clean, dirty = make_trainer(), make_trainer()
     for parameter in dirty.parameters:
         parameter.grad = torch.ones_like(parameter)

@@ -122,9 +122,7 @@ def test_a_ready_optimizer_is_refused_when_a_method_regroups(make_trainer: MakeT
         def parameter_groups(self, model: nn.Module, groups: list[ParameterGroup]) -> list[ParameterGroup]:
             return groups
 
-    with pytest.raises(
-        ValueError, match=r"optimizer: 'Regroups' changes the parameter groups.* got a ready AdamW"
-    ):
+    with pytest.raises(ValueError, match=r"optimizer: 'Regroups' changes the parameter groups.* got a ready AdamW"):
         make_trainer(methods=[Regroups()])
 
 
@@ -135,7 +133,5 @@ def test_a_ready_optimizer_is_refused_when_surgery_replaced_its_parameters(make_
             model.lm_head = nn.Linear(16, 256, bias=False)
             return model, None
 
-    with pytest.raises(
-        ValueError, match=r"optimizer: 1 trainable parameters are not in it, first 'lm_head.weight'"
-    ):
+    with pytest.raises(ValueError, match=r"optimizer: 1 trainable parameters are not in it, first 'lm_head.weight'"):
         make_trainer(methods=[NewHead()])
