@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from narrowgauge.kernels import adamw as adamw
+from narrowgauge.kernels import gemm as gemm
 from narrowgauge.kernels.op import OPS, Op, get_op
 from narrowgauge.kernels.policy import NonFinite
 from narrowgauge.kernels.tensor import QuantizedTensor, fake_quantize, quantize

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from narrowgauge.formats import Format, Scheme
-from narrowgauge.formats.scheme import Tile
+from narrowgauge.formats.tiles import Tile
 from narrowgauge.kernels.layout import layout_of
 
 PROMOTE_EVERY = 128

@@ -77,11 +77,12 @@ def _row(scale):
 
 
 @jit
-def _gemm_kernel(a_ptr, b_ptr, out_ptr, a_scale_ptr, b_scale_ptr, bias_ptr, M, N, K, stride_am, stride_ak, stride_bn,
-                 stride_bk, stride_om, stride_asm, stride_ask, stride_bsn, stride_bsk, A_F: tl.constexpr,
-                 B_F: tl.constexpr, OPERAND: tl.constexpr, A_TILE_M: tl.constexpr, A_TILE_K: tl.constexpr,
-                 B_TILE_N: tl.constexpr, B_TILE_K: tl.constexpr, SCALE_K: tl.constexpr, PROMOTE: tl.constexpr,
-                 BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr):  # fmt: skip
+def _gemm_kernel(a_ptr, b_ptr, out_ptr, a_scale_ptr, b_scale_ptr, bias_ptr, M, N, K, stride_am, stride_ak,
+                 stride_bn, stride_bk, stride_om, stride_asm, stride_ask, stride_bsn, stride_bsk,
+                 A_F: tl.constexpr, B_F: tl.constexpr, OPERAND: tl.constexpr, A_TILE_M: tl.constexpr,
+                 A_TILE_K: tl.constexpr, B_TILE_N: tl.constexpr, B_TILE_K: tl.constexpr,
+                 SCALE_K: tl.constexpr, PROMOTE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+                 BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr):  # fmt: skip
     """One BLOCK_M x BLOCK_N tile of the output. SCALE_K: columns over which both scales are constant, 0 for all."""
     pid = tl.program_id(0)
     blocks_m = tl.cdiv(M, BLOCK_M)
@@ -111,9 +112,13 @@ def _gemm_kernel(a_ptr, b_ptr, out_ptr, a_scale_ptr, b_scale_ptr, bias_ptr, M, N
             part = tl.dot(a, b, out_dtype=SUM).to(tl.float32)
             scale = 1.0
             if A_TILE_K > 0:
-                scale = _column(_load_scale(a_scale_ptr, start_m, start, M, stride_asm, stride_ask, A_TILE_M, A_TILE_K, BLOCK_M))
+                scale = _column(
+                    _load_scale(a_scale_ptr, start_m, start, M, stride_asm, stride_ask, A_TILE_M, A_TILE_K, BLOCK_M)
+                )
             if B_TILE_K > 0:
-                scale *= _row(_load_scale(b_scale_ptr, start_n, start, N, stride_bsn, stride_bsk, B_TILE_N, B_TILE_K, BLOCK_N))
+                scale *= _row(
+                    _load_scale(b_scale_ptr, start_n, start, N, stride_bsn, stride_bsk, B_TILE_N, B_TILE_K, BLOCK_N)
+                )
             acc += part * scale
         elif PROMOTE:
             acc = tl.dot(a, b, acc, max_num_imprecise_acc=BLOCK_K)
@@ -212,7 +217,7 @@ _CASES: tuple[tuple[str, str, str, bool, dict[str, str]], ...] = (
     ("e4m3fn/1x128", "e4m3fn/128x128", "", False, _FP8),
     ("e4m3fn/1x128", "e4m3fn/1x128", "ab", False, _FP8),
     ("e5m2/row", "e4m3fn/row", "b", False, _GRADIENT),
-    ("e5m2fnuz/row", "e4m3fnuz/row", "", False, {"gfx942": "v_mfma_f32_32x32x16_fp8_bf8"}),
+    ("e4m3fnuz/row", "e4m3fnuz/row", "", False, {"gfx942": "v_mfma_f32_32x32x16_fp8_fp8"}),
     ("mxfp8", "mxfp8", "", False, _FP8),
     ("int8/row", "int8/row", "", False, _INT8),
     ("int8/row", "int8", "ab", False, _INT8),
@@ -228,9 +233,7 @@ def compile_cases() -> Iterator[CompileCase]:
             yield _case(4096, parse(a_scheme), parse(b_scheme), turned, bias, target, instruction)
 
 
-def _case(
-    size: int, a: Scheme, b: Scheme, turned: str, bias: bool, target: str, instruction: str
-) -> CompileCase:
+def _case(size: int, a: Scheme, b: Scheme, turned: str, bias: bool, target: str, instruction: str) -> CompileCase:
     def operand(spec: Scheme, name: str) -> tuple[Tensor, Tensor]:
         codes = torch.empty((size, size), device="meta", dtype=layout_of(spec.element).code_dtype)
         scale_dtype = torch.uint8 if isinstance(spec.format, BlockFormat) else torch.float32

@@ -4,21 +4,18 @@ launches, `_amax_kernel` (atomic maximum on the bits, which orders NaN above inf
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from narrowgauge.formats import BlockFormat, ScaleRule, Scheme, parse
-from narrowgauge.formats.scaling import SMALLEST_OUTER_SCALE, SMALLEST_SCALE, exponent_parameters
+from narrowgauge.formats import BlockFormat, Scheme, parse
+from narrowgauge.formats.scaling import SMALLEST_OUTER_SCALE
 from narrowgauge.kernels import _cast
+from narrowgauge.kernels._quantize_plan import plan, scale_constants
 from narrowgauge.kernels._triton import jit, tl, triton
 from narrowgauge.kernels.layout import Layout, layout_of
 from narrowgauge.kernels.op import CompileCase
 from narrowgauge.kernels.tiles import as_matrix, empty_codes, tile_counts
-
-FUSED_ELEMENTS = 8192
-"""Elements that one program of the fused kernel holds in registers, tiles included."""
 
 
 @jit
@@ -26,7 +23,9 @@ def _load(x_ptr, offs_m, offs_k, M, K, stride_m, stride_k):
     """float32 tile of x; float64 rounds to odd later, so it stays float64."""
     mask = (offs_m < M) & (offs_k < K)
     x = tl.load(x_ptr + offs_m * stride_m + offs_k * stride_k, mask=mask, other=0.0)
-    return x if x.dtype == tl.float64 else x.to(tl.float32)
+    if x.dtype != tl.float64:
+        x = x.to(tl.float32)
+    return x
 
 
 @jit
@@ -37,19 +36,22 @@ def _scale_of(amax, outer, RULE: tl.constexpr, MAX: tl.constexpr, CARRY: tl.cons
     safe = tl.where(finite, amax, 0.0)
     if RULE == "outer":
         code = _cast.encode(_cast.divide(safe, tl.zeros_like(safe) + outer * MAX), 0, SCALE_F, False)
-        code = tl.where(finite, code, SCALE_F.nan_code)
-        return code, _cast.decode(code, SCALE_F) * outer
-    if RULE == "e8m0":
+        stored = tl.where(finite, code, SCALE_F.nan_code)
+        factor = _cast.decode(stored, SCALE_F) * outer
+    elif RULE == "e8m0":
         exponent = _cast.scale_exponent(safe, CARRY, EMAX, -127)
+        stored = tl.where(finite, exponent + 127, 0xFF)
         factor = tl.where(finite, _cast.power_of_two(exponent), float("nan"))
-        return tl.where(finite, exponent + 127, 0xFF), factor
-    if RULE == "amax":
-        scale = _cast.amax_scale(amax, MAX, TINY)
-    elif RULE == "static":
-        scale = tl.where(finite, STATIC, float("nan"))
     else:
-        scale = tl.where(finite, _cast.power_of_two(_cast.scale_exponent(safe, CARRY, EMAX, -126)), float("nan"))
-    return scale, scale
+        if RULE == "amax":
+            factor = _cast.amax_scale(amax, MAX, TINY)
+        elif RULE == "static":
+            factor = tl.where(finite, STATIC, float("nan"))
+        else:
+            exponent = _cast.scale_exponent(safe, CARRY, EMAX, -126)
+            factor = tl.where(finite, _cast.power_of_two(exponent), float("nan"))
+        stored = factor
+    return stored, factor
 
 
 @jit
@@ -68,9 +70,7 @@ def _round_to_odd(x):
 @jit
 def _times(x, inverse):
     """x · inverse as float32."""
-    if x.dtype == tl.float64:
-        return _round_to_odd(x * inverse.to(tl.float64))
-    return x * inverse
+    return _round_to_odd(x * inverse.to(tl.float64)) if x.dtype == tl.float64 else x * inverse
 
 
 @jit
@@ -177,62 +177,6 @@ def _outer_kernel(amax_ptr, outer_ptr, N, MAX: tl.constexpr, TINY: tl.constexpr,
     tl.store(outer_ptr, _cast.amax_scale(tl.max(largest), MAX, TINY))
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Block of one program; `fused` if it holds whole tiles (of TILE_M x TILE_K, powers of two)."""
-
-    fused: bool
-    block_m: int
-    block_k: int
-    tile_m: int
-    tile_k: int
-    num_warps: int
-
-
-def plan(rows: int, cols: int, spec: Scheme) -> Plan:
-    """How a [rows, cols] tensor is cut; a pure function."""
-    height = spec.tile[0] or max(rows, 1)
-    width = spec.tile[1] or max(cols, 1)
-    tall, wide = _ceil_pow2(height), _ceil_pow2(width)
-    single_column = width >= cols
-    single_row = height >= rows
-    exact = (tall == height or single_row) and (wide == width or single_column)
-    two_level = isinstance(spec.format, BlockFormat) and spec.format.two_level
-    if exact and not two_level and tall * wide <= 2 * FUSED_ELEMENTS:
-        block_k = max(wide, min(_ceil_pow2(max(cols, 1)), max(wide, 1024)))
-        block_m = max(tall, min(_ceil_pow2(max(rows, 1)), max(1, FUSED_ELEMENTS // 2 // block_k)))
-        return Plan(True, block_m, block_k, tall, wide, 8 if block_m * block_k > 4096 else 4)
-    block_k = min(_ceil_pow2(max(cols, 1)), 512)
-    block_m = min(_ceil_pow2(max(rows, 1)), 4096 // block_k)
-    return Plan(False, block_m, block_k, height, width, 4)
-
-
-def _ceil_pow2(n: int) -> int:
-    return 1 << (n - 1).bit_length() if n > 1 else 1
-
-
-def _scale_constants(spec: Scheme) -> dict[str, object]:
-    """Compile-time arguments of `_scale_of`."""
-    fmt = spec.format
-    scale_format = layout_of(fmt.scale_format) if isinstance(fmt, BlockFormat) and fmt.two_level else None
-    if scale_format is not None:
-        rule, carry, emax = "outer", 0, 0
-    elif spec.rule.power_of_two:
-        rule = "e8m0" if isinstance(fmt, BlockFormat) else "pow2"
-        carry, emax = exponent_parameters(spec.element, spec.rule)
-    else:
-        rule, carry, emax = ("static" if spec.rule is ScaleRule.STATIC else "amax"), 0, 0
-    return {
-        "RULE": rule,
-        "MAX": spec.element.max,
-        "CARRY": carry,
-        "EMAX": emax,
-        "STATIC": spec.static or 0.0,
-        "TINY": SMALLEST_SCALE,
-        "SCALE_F": scale_format,
-    }
-
-
 def quantize_triton(x: Tensor, scheme: str, seed: int, offset: int) -> tuple[Tensor, Tensor, Tensor]:
     """Launches the kernels; see kernels/quantize.py for the contract."""
     spec = parse(scheme)
@@ -247,7 +191,7 @@ def quantize_triton(x: Tensor, scheme: str, seed: int, offset: int) -> tuple[Ten
     cut = plan(rows, cols, spec)
     grid = (triton.cdiv(rows, cut.block_m) * triton.cdiv(cols, cut.block_k),)
     strides = (*matrix.stride(), *target.stride())
-    constants = _scale_constants(spec)
+    constants = scale_constants(spec)
     shared = {"F": layout, "STOCHASTIC": spec.stochastic, "BLOCK_M": cut.block_m, "BLOCK_K": cut.block_k}
     if cut.fused and rows and cols:
         _fused_kernel[grid](
@@ -288,17 +232,56 @@ def _fused_case(name: str, scheme: str, rows: int, cols: int, dtype: str = "fp32
     signature |= dict.fromkeys(("M", "K", "TILES_K", "stride_xm", "stride_cm"), "i32")
     signature |= {"seed": "i64", "offset": "i64"}
     constants = {
-        **_scale_constants(spec), "stride_xk": 1, "stride_ck": 1, "F": layout, "STOCHASTIC": spec.stochastic,
+        **scale_constants(spec), "stride_xk": 1, "stride_ck": 1, "F": layout, "STOCHASTIC": spec.stochastic,
         "TILE_M": cut.tile_m, "TILE_K": cut.tile_k, "BLOCK_M": cut.block_m, "BLOCK_K": cut.block_k,
     }  # fmt: skip
     return CompileCase(name, _fused_kernel, signature, constants, num_warps=cut.num_warps)
 
 
+def _two_stage_cases(name: str, scheme: str, rows: int, cols: int) -> Iterator[CompileCase]:
+    """The kernels of a tensor whose tiles no program holds."""
+    spec = parse(scheme)
+    layout = layout_of(spec.element)
+    cut = plan(rows, cols, spec)
+    block = isinstance(spec.format, BlockFormat)
+    blocks = {"BLOCK_M": cut.block_m, "BLOCK_K": cut.block_k}
+    sizes = dict.fromkeys(("M", "K", "TILE_M", "TILE_K", "TILES_K", "stride_xm"), "i32")
+    constants = scale_constants(spec)
+    yield CompileCase(
+        f"{name} amax", _amax_kernel, {"x_ptr": "*fp32", "amax_ptr": "*i32", **sizes}, {"stride_xk": 1, **blocks}
+    )
+    yield CompileCase(
+        f"{name} scales",
+        _scales_kernel,
+        {"amax_ptr": "*i32", "scale_ptr": "*u8" if block else "*fp32", "factor_ptr": "*fp32", "outer_ptr": "*fp32"}
+        | {"N": "i32"},
+        {**constants, "BLOCK": 1024},
+    )
+    yield CompileCase(
+        f"{name} encode",
+        _encode_kernel,
+        {"x_ptr": "*fp32", "codes_ptr": "*u8", "factor_ptr": "*fp32", **sizes, "stride_cm": "i32"}
+        | {"seed": "i64", "offset": "i64"},
+        {"stride_xk": 1, "stride_ck": 1, "F": layout, "STOCHASTIC": spec.stochastic, **blocks},
+    )
+    if isinstance(spec.format, BlockFormat) and spec.format.two_level:
+        yield CompileCase(
+            f"{name} outer",
+            _outer_kernel,
+            {"amax_ptr": "*i32", "outer_ptr": "*fp32", "N": "i32"},
+            {"MAX": spec.format.outer_divisor, "TINY": SMALLEST_OUTER_SCALE, "BLOCK": 1024},
+        )
+
+
 def compile_cases() -> Iterator[CompileCase]:
-    """The fused kernel in the shapes that training meets."""
+    """What training meets: the fused kernel, and the launches for whole tensors and two-level formats."""
     yield _fused_case("quantize e4m3fn/row bf16", "e4m3fn/row", 4096, 4096, "bf16")
     yield _fused_case("quantize e4m3fn/1x128 bf16", "e4m3fn/1x128", 4096, 4096, "bf16")
     yield _fused_case("quantize e4m3fn/128x128", "e4m3fn/128x128", 4096, 4096)
     yield _fused_case("quantize int8/32x32+sr", "int8/32x32+sr", 4096, 4096)
     yield _fused_case("quantize mxfp8 bf16", "mxfp8", 4096, 4096, "bf16")
     yield _fused_case("quantize rf8/row", "rf8/row", 4096, 4096)
+    yield _fused_case("quantize rf8/1x128+sr", "rf8/1x128+sr", 4096, 4096)
+    yield _fused_case("quantize e5m2/row fp64", "e5m2/row", 4096, 1024, "fp64")
+    yield from _two_stage_cases("quantize e4m3fn", "e4m3fn", 4096, 4096)
+    yield from _two_stage_cases("quantize nvfp4+sr", "nvfp4+sr", 4096, 4096)

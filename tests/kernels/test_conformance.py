@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import narrowgauge.optim  # noqa: F401  (registers the optimizer's operator)
 from narrowgauge.kernels import OPS, Op, get_op
 from narrowgauge.kernels.op import ErrorBound, Sample
 

@@ -1,0 +1,67 @@
+"""What a suite gives back: rows of timings, and the file that keeps them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from narrowgauge.bench.machine import Machine, describe_machine
+from narrowgauge.bench.timer import Timing
+
+
+@dataclass(frozen=True)
+class Row:
+    """One competitor. ratio: its median over the baseline's. figures: further numbers by name (unit in the name)."""
+
+    name: str
+    timing: Timing
+    ratio: float
+    figures: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class SuiteResult:
+    """Rows of one run of a suite; `skipped`: competitor → why it is not among them."""
+
+    suite: str
+    settings: Mapping[str, Any]
+    baseline: str
+    rows: Sequence[Row]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    machine: Machine = field(default_factory=describe_machine)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; numbers that are not finite become None."""
+        plain: dict[str, Any] = finite(asdict(self))
+        for row, full in zip(plain["rows"], self.rows, strict=True):
+            row["timing"]["spread"] = full.timing.spread
+        return plain
+
+
+def finite(value: Any) -> Any:
+    """`value` with tuples as lists and with None for every float that JSON cannot hold."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def write_result(result: SuiteResult, path: str | Path) -> Path:
+    """Writes the result with the time of writing as JSON, whole or not at all; returns the path."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    content = {**result.to_dict(), "written": datetime.now(UTC).isoformat(timespec="seconds")}
+    partial = target.with_name(f".{target.name}.partial")
+    partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, target)  # noqa: PTH105 - replaces on every system
+    return target
