@@ -56,6 +56,9 @@ def scales(amax: Tensor, spec: Scheme) -> tuple[Tensor, Tensor, Tensor]:
     """(stored scale, float32 factors, outer scale) of float32 group maxima of any shape."""
     fmt = spec.format
     one = amax.new_ones(())
+    if not isinstance(fmt, BlockFormat) and spec.rule is ScaleRule.AMAX:
+        scale = amax_scale(amax, fmt.max)
+        return scale, scale, one
     finite = torch.isfinite(amax)
     safe = torch.where(finite, amax, 0.0)
     if isinstance(fmt, BlockFormat) and fmt.two_level:
@@ -68,9 +71,7 @@ def scales(amax: Tensor, spec: Scheme) -> tuple[Tensor, Tensor, Tensor]:
         exponent = scale_exponent(safe, fmt.element, spec.rule, lowest=-127)
         codes = torch.where(finite, exponent + 127, 0xFF).to(torch.uint8)
         return codes, torch.where(finite, power_of_two(exponent), torch.nan), one
-    if spec.rule is ScaleRule.AMAX:
-        scale = amax_scale(amax, fmt.max)
-    elif spec.static is not None:
+    if spec.static is not None:
         scale = torch.where(finite, spec.static, torch.nan).to(torch.float32)
     else:
         scale = torch.where(finite, power_of_two(scale_exponent(safe, fmt, spec.rule, lowest=-126)), torch.nan)

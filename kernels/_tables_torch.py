@@ -19,8 +19,8 @@ from torch import Tensor
 from narrowgauge.formats import Format
 from narrowgauge.kernels.layout import layout_of
 
-BLOCK = 1 << 17
-"""Elements decoded at a time; the buffers stay in cache."""
+BLOCK = 1 << 20
+"""Elements decoded at a time, which bounds the buffers."""
 
 
 class EncodeTable(NamedTuple):

@@ -47,9 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except RuntimeError as error:
         raise pytest.UsageError(f"--device: got {device!r}; accepted are cpu, cuda, cuda:N") from error
     if asked.type == "cuda" and not HAS_CUDA:
-        raise pytest.UsageError(
-            f"--device: got {device!r}, but torch sees no CUDA device here; accepted is cpu"
-        )
+        raise pytest.UsageError(f"--device: got {device!r}, but torch sees no CUDA device here; accepted is cpu")
     if hasattr(config, "workerinput"):  # one worker a core already; more threads would only fight over them
         torch.set_num_threads(1)
 

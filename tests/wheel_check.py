@@ -47,9 +47,7 @@ def expected_files() -> set[str]:
     for folder, _, names in os.walk(PACKAGE, followlinks=True):
         if "__init__.py" in names:
             inside = Path(folder).relative_to(PACKAGE.parent)
-            files |= {
-                (inside / name).as_posix() for name in names if Path(name).suffix not in {".md", ".pyc"}
-            }
+            files |= {(inside / name).as_posix() for name in names if Path(name).suffix not in {".md", ".pyc"}}
     return files
 
 
@@ -107,9 +105,7 @@ def bare_findings(scratch: Path) -> list[str]:
     layers = [link.name for link in PACKAGE.iterdir() if link.is_symlink()]
     looking = [sys.executable, "-I", "-c", BARE_NAMES, str(ROOT), *layers]
     done = subprocess.run(looking, cwd=scratch, capture_output=True, text=True, check=True)
-    return [
-        f"`import {name}` finds this checkout; only narrowgauge.{name} may" for name in done.stdout.split()
-    ]
+    return [f"`import {name}` finds this checkout; only narrowgauge.{name} may" for name in done.stdout.split()]
 
 
 def main() -> int:
@@ -122,9 +118,7 @@ def main() -> int:
         from_tree = build("wheel", sources, scratch / "from-tree")
         (unpacked,) = (scratch / "unpacked").iterdir()
         from_sdist = build("wheel", unpacked, scratch / "from-sdist")
-        findings = wheel_findings(from_tree, "wheel") + wheel_findings(
-            from_sdist, "wheel built from the sdist"
-        )
+        findings = wheel_findings(from_tree, "wheel") + wheel_findings(from_sdist, "wheel built from the sdist")
         findings += install_findings(from_sdist, scratch) + bare_findings(scratch)
     for finding in findings:
         print(finding, file=sys.stderr)

@@ -1,0 +1,123 @@
+"""`narrowgauge bench SUITE`: flags and tables of the suites in `narrowgauge.bench`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from narrowgauge.commands.output import note, number, print_json, print_table, print_text
+
+if TYPE_CHECKING:
+    from narrowgauge.bench import SuiteResult
+
+SUMMARY = "time a suite against its baseline and the other implementations installed here"
+DESCRIPTION = """\
+Time a suite. Competitors are measured in turn (A B C A B C), so that what disturbs the machine disturbs all of them;
+reported are medians, the distance of the quartiles, and the ratio to the baseline timed in the same run.
+A suite checks the operator's bits against the reference first and gives no speed of a wrong result (exit status 1).
+
+examples:
+  narrowgauge bench quantize
+  narrowgauge bench quantize --size 1024 --scheme mxfp8 --no-peers
+  narrowgauge bench linear --recipe fp8_row --recipe mxfp8
+  narrowgauge bench quantize --out bench/results/quantize.json
+  narrowgauge bench compile-matrix --target sm_90
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The suites and their flags."""
+    suites = parser.add_subparsers(metavar="SUITE", required=True, dest="suite")
+    quantize = suites.add_parser(
+        "quantize", help="quantize a float32 matrix, against x.clone()", description=DESCRIPTION
+    )
+    quantize.add_argument("--size", type=int, default=4096, metavar="N", help="an N x N matrix (default: %(default)s)")
+    quantize.add_argument("--scheme", default="e4m3fn/row", help="what to quantise to (default: %(default)s)")
+    quantize.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True,
+                          help="also time ml_dtypes, gfloat and torchao, where installed (default: yes)")  # fmt: skip
+    quantize.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True,
+                          help="also under torch.compile, which takes a while to start (default: yes)")  # fmt: skip
+    linear = suites.add_parser("linear", help="QuantLinear forward and backward, against nn.Linear in float32",
+                               description=DESCRIPTION)  # fmt: skip
+    linear.add_argument("--size", type=int, default=1024, metavar="N",
+                        help="N tokens, N inputs, N outputs (default: %(default)s)")  # fmt: skip
+    linear.add_argument("--recipe", action="append", metavar="NAME", help="only this recipe (may be repeated)")
+    for suite in (quantize, linear):
+        suite.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … (default: %(default)s)")
+        suite.add_argument("--repetitions", type=int, default=15, metavar="N",
+                           help="measurements of each competitor, at least 9 (default: %(default)s)")  # fmt: skip
+        suite.add_argument("--out", metavar="FILE", help="also write the result, with hardware and versions, as JSON")
+    matrix = suites.add_parser("compile-matrix", help="build every Triton kernel for every GPU target, without a GPU",
+                               description=DESCRIPTION)  # fmt: skip
+    matrix.add_argument("--target", action="append", metavar="NAME", help="only this target (may be repeated)")
+    matrix.add_argument("--case", metavar="TEXT", help="only cases whose name contains TEXT")
+    for suite in (quantize, linear, matrix):
+        suite.add_argument("--json", action="store_true", help="print one JSON object")
+        suite.set_defaults(parser=suite)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the suite and prints its table; 1 where the bits are wrong."""
+    if args.suite == "compile-matrix":
+        return _compile_matrix(args)
+    from narrowgauge.bench import write_result
+
+    try:
+        result = _SUITES[args.suite](args)
+    except AssertionError as difference:
+        note(f"narrowgauge bench {args.suite}: the result is not the reference's, so its speed is not reported")
+        note(str(difference))
+        return 1
+    if args.out:
+        note(f"written: {write_result(result, args.out)}")
+    if args.json:
+        print_json(result.to_dict())
+    else:
+        _print(result)
+    return 0
+
+
+def _compile_matrix(args: argparse.Namespace) -> int:
+    from narrowgauge.bench.compile_matrix import main
+
+    words = [word for target in args.target or () for word in ("--target", target)]
+    words += ["--case", args.case] if args.case else []
+    return main([*words, "--json"] if args.json else words)
+
+
+def _quantize(args: argparse.Namespace) -> SuiteResult:
+    from narrowgauge.bench.quantize import run_suite
+
+    return run_suite(args.size, args.scheme, device=args.device, repetitions=args.repetitions,
+                     peers=args.peers, compiled=args.compiled)  # fmt: skip
+
+
+def _linear(args: argparse.Namespace) -> SuiteResult:
+    from narrowgauge.bench.linear import run_suite
+
+    return run_suite(args.size, args.recipe, device=args.device, repetitions=args.repetitions)
+
+
+_SUITES = {"quantize": _quantize, "linear": _linear}
+_HEADS = {
+    "milliseconds": "ms",
+    "gb_per_s": "GB/s",
+    "codes_equal_percent": "same codes %",
+    "sqnr_y_db": "y dB",
+    "sqnr_dx_db": "dx dB",
+    "sqnr_dw_db": "dW dB",
+}
+
+
+def _print(result: SuiteResult) -> None:
+    figures = list(dict.fromkeys(name for row in result.rows for name in row.figures))
+    heads = [_HEADS.get(name, name) for name in figures]
+    table = []
+    for row in result.rows:
+        cells: list[Any] = [number(row.figures[name], 3) if name in row.figures else "-" for name in figures]
+        table.append((row.name, *cells, f"{100 * row.timing.spread:.0f}", f"{row.ratio:.2f}", row.note))
+    settings = ", ".join(f"{name} {value}" for name, value in result.settings.items())
+    print_table(("<", *heads, "spread %", f"× {result.baseline}", "<"), table, title=f"{result.suite}: {settings}")
+    for name, reason in result.skipped.items():
+        print_text(f"not timed: {name} ({reason})")
+    print_text(f"on {result.machine}")
