@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from narrowgauge.bench.machine import Machine, describe_machine
 from narrowgauge.bench.timer import Timing
+from narrowgauge.strict_json import dumps, plain
 
 
 @dataclass(frozen=True)
@@ -39,21 +38,10 @@ class SuiteResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; numbers that are not finite become None."""
-        plain: dict[str, Any] = finite(asdict(self))
-        for row, full in zip(plain["rows"], self.rows, strict=True):
+        content: dict[str, Any] = plain(self)
+        for row, full in zip(content["rows"], self.rows, strict=True):
             row["timing"]["spread"] = full.timing.spread
-        return plain
-
-
-def finite(value: Any) -> Any:
-    """`value` with tuples as lists and with None for every float that JSON cannot hold."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
+        return content
 
 
 def write_result(result: SuiteResult, path: str | Path) -> Path:
@@ -62,6 +50,6 @@ def write_result(result: SuiteResult, path: str | Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     content = {**result.to_dict(), "written": datetime.now(UTC).isoformat(timespec="seconds")}
     partial = target.with_name(f".{target.name}.partial")
-    partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    partial.write_text(dumps(content) + "\n", encoding="utf-8")
     os.replace(partial, target)  # noqa: PTH105 - replaces on every system
     return target

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import narrowgauge
 from narrowgauge import formats
@@ -87,6 +88,8 @@ def test_version_is_printed(capsys):
         (["demo", "--recipe", "mxfp"], "nearest: mxfp8"),
         (["demo", "--data", "/nowhere/at/all"], "does not exist"),
         (["demo", "--steps", "0"], "steps: expected at least 1"),
+        (["demo", "--threads", "0"], "threads: expected at least 1"),
+        (["demo", "--state", "coats"], "coat"),
         (["demo", "--init", "gg", "--gg-shape", "-1"], "shape"),
         (["demo", "--device", "gpu"], "accepted: cpu, cuda"),
         (["train", "/nowhere.toml"], "No such file"),
@@ -234,7 +237,7 @@ def test_demo_json_compares_the_two_runs(tiny_demo, capsys, tmp_path):
     fp32, narrow = result["fp32"], result["quantized"]
     assert result["gap_percent"] == pytest.approx(100 * (narrow["val_loss"] / fp32["val_loss"] - 1))
     assert abs(result["gap_percent"]) < 5
-    assert fp32["state_bytes_per_param"] == 8.0
+    assert fp32["state_bytes_per_param"] == pytest.approx(8, abs=0.01)
     assert result["state_bytes_per_param"] == narrow["state_bytes_per_param"] < 3
     assert narrow["saved_for_backward_bytes"] > 0
     assert result["seconds"] > 0
@@ -254,6 +257,58 @@ def test_demo_prints_one_table_and_what_was_emulated(tiny_demo, capsys, tmp_path
     for text in ("validation loss", "optimizer state", "saved for backward", "time per step", "lm_head", "emulated"):
         assert text in out
     assert re.search(r"SQNR of x_wgrad +not quantised", out)
+
+
+def test_demo_leaves_the_number_of_threads_as_it_was(tiny_demo, capsys, tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        result = json.loads(run(capsys, "demo", "--steps", "1", "--json", "--out", str(tmp_path))[1])
+        assert (result["machine"]["threads"], torch.get_num_threads()) == (1, before + 1)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_sample_holds_no_control_characters():
+    from narrowgauge.commands.measure import sample_text
+
+    model = narrowgauge.train.Llama(narrowgauge.train.LlamaConfig(**TINY))
+    text = sample_text(model, "def ", device=torch.device("cpu"), length=100)  # of all bytes, the model is untrained
+    assert text.startswith("def ")
+    assert all(c.isprintable() or c in "\n\t" for c in text)
+
+
+def test_saved_for_backward_counts_each_memory_once_and_no_parameter():
+    from narrowgauge.commands.measure import saved_for_backward
+
+    class Square(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(300, 500))
+
+        def forward(self, x):
+            hidden = x @ self.weight  # keeps x and the parameter
+            return hidden * hidden * hidden  # keeps hidden, three times, and its square
+
+    x, labels = torch.ones(1, 70, 300), torch.zeros((1, 70), dtype=torch.int64)
+    logits = 70 * 500 * 4
+    loss = logits + labels.nbytes  # the log of the softmax, and the labels
+    kept = saved_for_backward(Square(), {"input_ids": x, "labels": labels})
+    assert kept == pytest.approx(x.nbytes + 2 * logits + loss, abs=64)
+
+
+def test_optimizer_bytes_are_those_the_optimizer_states():
+    from narrowgauge.commands.measure import optimizer_state_bytes
+
+    weight = torch.nn.Parameter(torch.ones(40, 50))
+    weight.grad = torch.ones(40, 50)
+    for optimizer in (narrowgauge.optim.AdamW([weight]), torch.optim.AdamW([weight])):
+        optimizer.step()
+        counted = optimizer_state_bytes(optimizer)
+        if isinstance(optimizer, narrowgauge.optim.AdamW):
+            assert counted == optimizer.state_bytes().total
+        else:
+            assert counted == 8 * 2000 + 4  # the step counter
 
 
 def test_demo_says_so_where_matplotlib_is_missing(tiny_demo, capsys, tmp_path, monkeypatch):

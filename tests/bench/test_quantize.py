@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
-from narrowgauge.bench import describe_machine, peers, write_result
-from narrowgauge.bench.conformance import check_samples
+from narrowgauge.bench import peers
 from narrowgauge.bench.quantize import check_conformance, own_quantizer, run_suite
 from narrowgauge.formats import parse
-from narrowgauge.kernels import get_op
 
 QUICK = {"size": 64, "repetitions": 9, "compiled": False}
 
@@ -85,25 +81,3 @@ def test_size_zero_is_refused() -> None:
 def test_compiled_quantizer_is_timed_after_its_bits_were_compared() -> None:
     result = run_suite(64, repetitions=9, peers=False)
     assert [row.name for row in result.rows] == ["clone", "eager", "compiled"]
-
-
-def test_result_file_has_hardware_and_versions(result, tmp_path) -> None:
-    path = write_result(result, tmp_path / "results" / "quantize.json")
-    content = json.loads(path.read_text())
-    assert content["machine"]["torch"] == torch.__version__
-    assert content["settings"]["scheme"] == "e4m3fn/row"
-    assert content["rows"][0]["timing"]["repetitions"] == 9
-    assert content["written"].endswith("+00:00")
-    assert [item.name for item in path.parent.iterdir()] == ["quantize.json"]
-
-
-def test_machine_names_what_was_measured_on() -> None:
-    machine = describe_machine()
-    assert machine.threads == torch.get_num_threads()
-    assert machine.cores >= 1
-    assert machine.cpu
-    assert (machine.gpu is None) == (not torch.cuda.is_available())
-
-
-def test_conformance_runs_every_sample_of_an_op() -> None:
-    assert check_samples(get_op("dequantize")) > 50

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from narrowgauge.commands.demo_run import DemoResult, RunResult
-from narrowgauge.commands.output import megabytes, print_table, print_text, to_json
+from narrowgauge.commands.output import megabytes, print_table, print_text
 from narrowgauge.nn import SLOTS
+from narrowgauge.strict_json import dumps
 
 SMOOTHING = 0.9
 CURVES = ("train_curve", "val_curve")
@@ -96,7 +97,7 @@ def write_files(result: DemoResult, folder: Path) -> list[str]:
     content = summary(result)
     for name, run in (("fp32", result.fp32), ("quantized", result.quantized)):
         content[name] |= {curve: _curve(getattr(run, curve)) for curve in CURVES}
-    (folder / "demo.json").write_text(to_json(content) + "\n", encoding="utf-8")
+    (folder / "demo.json").write_text(dumps(content) + "\n", encoding="utf-8")
     lines = [f"written: {folder / 'demo.json'}"]
     if find_spec("matplotlib") is None:
         return [*lines, "no loss.png: matplotlib is not installed (pip install 'narrowgauge[plots]')"]

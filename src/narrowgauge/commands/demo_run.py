@@ -31,7 +31,7 @@ from narrowgauge.train import (
 )
 from narrowgauge.train.optimizers import OptimizerFactory
 
-DEFAULT_STEPS = 350
+DEFAULT_STEPS = 300
 SIZES = LlamaConfig(dim=128, num_layers=4, num_heads=4, num_kv_heads=2, ffn_dim=384, max_seq_len=128)
 BATCH_SIZE = 8
 VALIDATION_BATCHES = 16
@@ -39,7 +39,7 @@ EVALUATIONS = 4
 LR = 1e-3
 WARMUP_SHARE = 0.1
 WEIGHT_DECAY = 0.1
-PROMPT = "def "
+PROMPT = "def __init__("
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +179,7 @@ def _train(
         stream,
         optimizer,
         schedule=WarmupCosine(LR, config.steps, round(WARMUP_SHARE * config.steps)),
-        eval_every=max(1, config.steps // EVALUATIONS),
+        eval_every=-(-config.steps // EVALUATIONS),
         logger=[ConsoleLogger(label), history],
         seed=config.seed,
         device=device,

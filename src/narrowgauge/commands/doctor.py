@@ -53,11 +53,18 @@ def _print(findings: dict[str, Any]) -> None:
     for name, value in findings["machine"].items():
         print_text(f"{name:>15}  {'not here' if value is None else value}")
     if findings["machine"]["gpu"] is None:
-        print_text("\nNo GPU: every format is emulated on the CPU, with the same codes and scales as on a GPU.\n")
+        print_text("\nNo GPU: every format is emulated on the CPU, with the same codes and scales as on a GPU.")
     ops = [(name, home or "cannot run here") for name, home in findings["ops"].items()]
+    print_text()
     print_table(("<operator", f"<served on {findings['device']} by"), ops)
-    recipes = [(name, gemm, text) for name, gemms in findings["recipes"].items() for gemm, text in gemms.items()]
+    recipes = []
+    for name, gemms in findings["recipes"].items():
+        for text in dict.fromkeys(gemms.values()):
+            recipes.append((name, ", ".join(gemm for gemm, own in gemms.items() if own == text), text))
+    print_text()
     print_table(("<recipe", "<GEMM", "<runs"), recipes)
     checks = [(name, problem or "right") for name, problem in findings["checks"].items()]
+    print_text()
     print_table(("<codes, scales and values of", "<are"), checks)
+    print_text()
     print_text("all checks passed" if findings["ok"] else "a check failed: results of this installation are wrong")

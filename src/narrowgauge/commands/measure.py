@@ -10,9 +10,8 @@ from narrowgauge.train.data import Batch
 
 
 def optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of all tensors in the optimizer's state; the step counters, one number a parameter tensor, left out."""
-    states = optimizer.state.values()
-    return sum(t.nbytes for state in states for name, t in state.items() if isinstance(t, Tensor) and name != "step")
+    """Bytes of all tensors in the optimizer's state."""
+    return sum(t.nbytes for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor))
 
 
 def saved_for_backward(model: nn.Module, batch: Batch) -> int:
@@ -38,7 +37,7 @@ def saved_for_backward(model: nn.Module, batch: Batch) -> int:
 
 @torch.no_grad()
 def sample_text(
-    model: nn.Module, prompt: str, *, device: torch.device, length: int = 200, temperature: float = 0.6, seed: int = 0
+    model: nn.Module, prompt: str, *, device: torch.device, length: int = 200, temperature: float = 0.7, seed: int = 0
 ) -> str:
     """`prompt` continued by `length` bytes, drawn one by one; what is not printable text appears as "\\ufffd"."""
     if not isinstance(model, Llama):

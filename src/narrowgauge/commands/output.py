@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+
+from narrowgauge.strict_json import dumps
 
 UNLIMITED_WIDTH = 1000
 """Columns where nobody looks (a pipe, a file): nothing is cut or wrapped there."""
@@ -23,8 +21,7 @@ MIN_WRAPPED = 24
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
     """Prints a table. Columns are flush right, those whose head begins with "<" flush left; where the terminal is
     narrow, only a flush-left last column wraps."""
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
-                  show_edge=False, pad_edge=False)  # fmt: skip
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     cells = [tuple(head.removeprefix("<") for head in columns), *map(tuple, rows)]
     for index, head in enumerate(columns):
         is_left = head.startswith("<")
@@ -40,6 +37,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
     # Wider than the terminal rather than with numbers cut in two.
     unlimited = console.options.update(max_width=UNLIMITED_WIDTH)
     console.width = max(console.width, Measurement.get(console, unlimited, table).minimum)
+    if title:
+        console.print(title, soft_wrap=True)
     console.print(table)
 
 
@@ -55,32 +54,14 @@ def note(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Prints `value` as one JSON value."""
-    print(to_json(value), file=sys.stdout)
-
-
-def to_json(value: Any) -> str:
-    """JSON text of plain data, dataclasses and paths; a float that JSON cannot hold becomes null."""
-    return json.dumps(plain(value), indent=1, allow_nan=False)
-
-
-def plain(value: Any) -> Any:
-    """`value` as JSON types."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    print(dumps(value), file=sys.stdout)
 
 
 def number(value: float, digits: int = 4) -> str:
-    """A number in few characters: 448, 0.0019531, 1.7e38."""
-    text = f"{value:.{digits}g}"
-    exact = repr(int(value)) if value == int(value) and abs(value) < 1e6 else text
-    return exact.replace("e+", "e").replace("e-0", "e-").replace("e0", "e")
+    """A number in few characters: 448, 0.001953, 1.701e38, inf."""
+    if value.is_integer() and abs(value) < 1e6:
+        return str(int(value))
+    return f"{value:.{digits}g}".replace("e+", "e").replace("e-0", "e-").replace("e0", "e")
 
 
 def megabytes(count: float) -> str:

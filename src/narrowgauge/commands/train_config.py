@@ -24,7 +24,7 @@ class TrainConfig:
     steps: int = 500
     batch_size: int = 8
     seq_len: int = 128
-    lr: float = 3e-3
+    lr: float = 1e-3
     warmup: int = 50
     weight_decay: float = 0.1
     seed: int = 0

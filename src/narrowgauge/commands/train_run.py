@@ -7,10 +7,10 @@ import dataclasses
 import torch
 
 import narrowgauge.methods  # noqa: F401 - importing it fills the register of methods
-from narrowgauge.commands.output import to_json
 from narrowgauge.commands.train_config import TrainConfig, parse_method
 from narrowgauge.nn import convert, get_recipe
 from narrowgauge.optim import AdamW
+from narrowgauge.strict_json import dumps
 from narrowgauge.train import (
     BatchStream,
     ByteCorpus,
@@ -86,5 +86,5 @@ def train(config: TrainConfig, *, resume: bool = False) -> Metrics:
     config.folder.mkdir(parents=True, exist_ok=True)
     if resume:
         trainer.resume(config.folder / CHECKPOINT)
-    (config.folder / "config.json").write_text(to_json(config) + "\n", encoding="utf-8")
+    (config.folder / "config.json").write_text(dumps(config) + "\n", encoding="utf-8")
     return trainer.fit(config.steps) or trainer.evaluate()  # nothing was left to do
