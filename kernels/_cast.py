@@ -7,7 +7,6 @@ equal, never the definition (Triton's interpreter rounds such casts wrongly). Tw
 
 from __future__ import annotations
 
-from narrowgauge.formats.philox import MULTIPLIERS  # noqa: F401  (the same constants as tl.philox, tested)
 from narrowgauge.formats.rounding import RANDOM_BITS
 from narrowgauge.formats.scaling import SMALLEST_SCALE
 from narrowgauge.kernels._triton import constant, jit, tl
