@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from narrowgauge.formats.block import BlockFormat
 from narrowgauge.formats.codebook import CodebookFormat
 from narrowgauge.formats.floats import FloatFormat
-from narrowgauge.formats.integers import IntFormat
+from narrowgauge.formats.integers import IntFormat, fixed_point
 from narrowgauge.formats.p3109 import p3109
-from narrowgauge.formats.registry import get, register
+from narrowgauge.formats.registry import get, register, register_family
 from narrowgauge.formats.rf8 import rf8
 from narrowgauge.formats.scaling import ScaleRule
 
@@ -101,6 +103,24 @@ register(IntFormat(name="uint8", width=8, is_signed=False))
 register(IntFormat(name="uint4", width=4, is_signed=False))
 register(IntFormat(name="int8_full", width=8, restricted=False))
 register(IntFormat(name="int4_full", width=4, restricted=False))
+
+
+def _integer(match: re.Match[str]) -> IntFormat:
+    return IntFormat(name=match[0], width=int(match[2]), is_signed=match[1] is None, restricted=match[3] is None)
+
+
+register_family(
+    r"(u)?int(\d+)(_full)?",
+    _integer,
+    "int6",
+    "integer of so many bits; `int6_full` also encodes to its most negative code, `uint6` is unsigned",
+)
+register_family(
+    r"q(\d+)\.(\d+)",
+    lambda match: fixed_point(int(match[1]), int(match[2])),
+    "q3.4",
+    "fixed point: integer and fraction bits, and a sign",
+)
 register(CodebookFormat(name="nf4", table=NF4_LEVELS))
 for _precision in range(1, 8):
     for _extended in (True, False):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 
 from narrowgauge.formats.floats import FloatFormat
+from narrowgauge.formats.registry import register_family
 
 
 def p3109(bits: int, precision: int, signed: bool = True, extended: bool = True) -> FloatFormat:
@@ -36,9 +37,14 @@ def p3109(bits: int, precision: int, signed: bool = True, extended: bool = True)
     )
 
 
-def p3109_from_name(name: str) -> FloatFormat | None:
-    """The format of a name as `binary8p3se` (without suffix `se`, as in the report); None for other names."""
-    match = re.fullmatch(r"binary(\d+)p(\d+)(s|u)?(e|f)?", name)
-    if match is None:
-        return None
+def _from_name(match: re.Match[str]) -> FloatFormat:
+    """Without a suffix `se`, as in the report."""
     return p3109(int(match[1]), int(match[2]), signed=match[3] != "u", extended=match[4] != "f")
+
+
+register_family(
+    r"binary(\d+)p(\d+)(s|u)?(e|f)?",
+    _from_name,
+    "binary6p3se",
+    "IEEE P3109: bits, precision, signed or unsigned, extended with infinities or finite",
+)

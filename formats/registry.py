@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from narrowgauge.formats.block import BlockFormat
 from narrowgauge.formats.format import Format
-from narrowgauge.formats.integers import fixed_point
-from narrowgauge.formats.p3109 import p3109_from_name
-from narrowgauge.formats.rf8 import rf8
 
 AnyFormat = Format | BlockFormat
 
+
+@dataclass(frozen=True)
+class Family:
+    """Formats named by a rule. example: such a name, for tables; meaning: what its parts are, in a few words."""
+
+    pattern: re.Pattern[str]
+    make: Callable[[re.Match[str]], AnyFormat]
+    example: str
+    meaning: str
+
+
 _FORMATS: dict[str, AnyFormat] = {}
 _ALIASES: dict[str, str] = {}
+_USED: dict[str, AnyFormat] = {}
+_FAMILIES: list[Family] = []
 
 
 def register(fmt: AnyFormat, *aliases: str) -> AnyFormat:
@@ -29,9 +41,40 @@ def register(fmt: AnyFormat, *aliases: str) -> AnyFormat:
     return fmt
 
 
+def register_family(pattern: str, make: Callable[[re.Match[str]], AnyFormat], example: str, meaning: str) -> None:
+    """Formats named by rule: `make` is given the match of a name that `pattern` matches in full. It raises ValueError
+    for parameters that the family does not have."""
+    _FAMILIES.append(Family(re.compile(pattern), make, example, meaning))
+
+
+def families() -> tuple[Family, ...]:
+    """The rules by which further formats are named."""
+    return tuple(_FAMILIES)
+
+
 def names() -> tuple[str, ...]:
-    """Registered names, in order of registration. `qM.N`, `rf8bB`, `binaryKpP[s|u][e|f]` work beside them."""
+    """Registered names, in order of registration. The names that `families` rule work beside them."""
     return tuple(_FORMATS)
+
+
+def intern(fmt: AnyFormat) -> None:
+    """Makes the name of a format that a scheme uses mean that format, so that the scheme's text can be read back.
+
+    ValueError where the name already means another format: text would be ambiguous.
+    """
+    taken = _lookup(fmt.name)
+    if taken is None:
+        _USED[fmt.name] = fmt
+    elif taken != fmt:
+        raise ValueError(
+            f"name: {fmt.name!r} already means a different format; give this one another name "
+            "(dataclasses.replace(fmt, name=...))"
+        )
+
+
+def _lookup(name: str) -> AnyFormat | None:
+    key = _ALIASES.get(name, name)
+    return _FORMATS.get(key) or _USED.get(key) or _from_family(name)
 
 
 def get(name: str | AnyFormat) -> Any:
@@ -40,20 +83,16 @@ def get(name: str | AnyFormat) -> Any:
         return name
     if not isinstance(name, str):
         raise TypeError(f"name: expected a string or a format, got {type(name).__name__}")
-    key = _ALIASES.get(name, name)
-    if key in _FORMATS:
-        return _FORMATS[key]
-    by_rule = _from_pattern(name)
-    if by_rule is not None:
-        return by_rule
-    near = get_close_matches(name.lower(), [*_FORMATS, *_ALIASES], n=3, cutoff=0.4)
+    found = _lookup(name)
+    if found is not None:
+        return found
+    near = get_close_matches(name.lower(), [*_FORMATS, *_ALIASES, *_USED], n=3, cutoff=0.4)
     hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(_FORMATS)}"
     raise ValueError(f"format: unknown name {name!r}; {hint}")
 
 
-def _from_pattern(name: str) -> Format | None:
-    if match := re.fullmatch(r"q(\d+)\.(\d+)", name):
-        return fixed_point(int(match[1]), int(match[2]))
-    if match := re.fullmatch(r"rf8b(-?\d+)", name):
-        return rf8(int(match[1]))
-    return p3109_from_name(name)
+def _from_family(name: str) -> AnyFormat | None:
+    for family in _FAMILIES:
+        if match := family.pattern.fullmatch(name):
+            return family.make(match)
+    return None

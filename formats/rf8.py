@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from narrowgauge.formats.codebook import CodebookFormat
 from narrowgauge.formats.format import Codes
+from narrowgauge.formats.registry import register_family
 from narrowgauge.formats.rounding import FloatArray, Overflow, Rounding
 
 NUMERATORS = (12, 14, 15, 16, 17, 18, 20)
@@ -102,3 +103,6 @@ def rf8(bias: int = 15) -> RF8Format:
         raise ValueError(f"bias: rf8 takes -112 to 125 (its values are then float32 numbers), got {bias}")
     name = "rf8" if bias == 15 else f"rf8b{bias}"
     return RF8Format(name=name, table=_table(bias), bias=bias)
+
+
+register_family(r"rf8b(-?\d+)", lambda match: rf8(int(match[1])), "rf8b12", "RF8 with another exponent bias")
