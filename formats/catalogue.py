@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from narrowgauge.formats.block import BlockFormat
+from narrowgauge.formats.block_floating_point import bfp
 from narrowgauge.formats.codebook import CodebookFormat
-from narrowgauge.formats.floats import FloatFormat
+from narrowgauge.formats.floats import PARAMETERS, FloatFormat, from_parameters
 from narrowgauge.formats.integers import IntFormat, fixed_point
 from narrowgauge.formats.p3109 import p3109
 from narrowgauge.formats.registry import get, register, register_family
@@ -94,26 +95,51 @@ _finite("e2m3fn", 2, 3, 1)
 _finite("e3m2fn", 3, 2, 3)
 _finite("e2m1fn", 2, 1, 1)
 _finite("e1m2", 1, 2, 1)
+# Intel's FP8 toolkit calls this E3M4 too; ml_dtypes' float8_e3m4 is the one with infinities above.
+_finite("e3m4fn", 3, 4, 3, nan_codes=1)
+# NVFP4's block scale: e4m3fn without its sign.
+register(FloatFormat(name="ue4m3fn", exponent_bits=4, mantissa_bits=3, is_signed=False, nan_codes=1))
 _ieee("fp16", 5, 10, "float16", "half")
 _ieee("bf16", 8, 7, "bfloat16")
+_ieee("e5m6", 5, 6)
+# IBM's 1-6-9 (Agrawal et al., ARITH 2019): no subnormals, one code for NaN and infinity.
+register(
+    FloatFormat(name="dlfloat16", exponent_bits=6, mantissa_bits=9, subnormals=False, zero_at_bottom=True, nan_codes=1)
+)
+_ieee("tf32", 8, 10)
+_ieee("fp32", 8, 23, "float32")
 register(rf8())
-register(IntFormat(name="int8", width=8))
-register(IntFormat(name="int4", width=4))
-register(IntFormat(name="uint8", width=8, is_signed=False))
-register(IntFormat(name="uint4", width=4, is_signed=False))
-register(IntFormat(name="int8_full", width=8, restricted=False))
-register(IntFormat(name="int4_full", width=4, restricted=False))
+for _width in range(2, 17):
+    register(IntFormat(width=_width))
+for _width in (2, 4, 8, 16):
+    register(IntFormat(width=_width, is_signed=False))
+    register(IntFormat(width=_width, restricted=False))
 
 
 def _integer(match: re.Match[str]) -> IntFormat:
-    return IntFormat(name=match[0], width=int(match[2]), is_signed=match[1] is None, restricted=match[3] is None)
+    unsigned, width, fraction_bits, full = match.groups()
+    return IntFormat(
+        name=match[0],
+        width=int(width),
+        fraction_bits=int(fraction_bits or 0),
+        is_signed=unsigned is None,
+        restricted=full is None,
+    )
 
 
 register_family(
-    r"(u)?int(\d+)(_full)?",
+    r"(u)?int(\d+)(?:f(\d+))?(_full)?",
     _integer,
     "int6",
-    "integer of so many bits; `int6_full` also encodes to its most negative code, `uint6` is unsigned",
+    "integer of so many bits, `int8f6` with 6 of them behind the point; `int6_full` also encodes to its most negative "
+    "code, `uint6` is unsigned",
+)
+register_family(
+    PARAMETERS,
+    from_parameters,
+    "e3m2b3",
+    "minifloat: exponent bits, mantissa bits, bias; `u…` unsigned, then `i` infinities, `n1` NaN codes, `z` NaN at -0, "
+    "`d` or `o` no subnormals (with or without a zero), `c` overflow clamps",
 )
 register_family(
     r"q(\d+)\.(\d+)",
@@ -125,6 +151,10 @@ register(CodebookFormat(name="nf4", table=NF4_LEVELS))
 for _precision in range(1, 8):
     for _extended in (True, False):
         register(p3109(8, _precision, extended=_extended))
+register(p3109(8, 1, signed=False, extended=False))
+register(p3109(6, 3))
+register(p3109(6, 4))
+register(p3109(4, 2, extended=False))
 
 
 def _mx(name: str, element: str, rule: ScaleRule, *aliases: str) -> None:
@@ -150,13 +180,22 @@ register(
         rule=ScaleRule.RCEIL,
     )
 )
-register(
-    BlockFormat(
-        name="nvfp4",
-        element=get("e2m1fn"),
-        scale_format=get("e4m3fn"),
-        block_size=16,
-        rule=ScaleRule.AMAX,
-        two_level=True,
+for _name, _rows in (("nvfp4", 1), ("nvfp4_2d", 16)):
+    register(
+        BlockFormat(
+            name=_name,
+            element=get("e2m1fn"),
+            scale_format=get("e4m3fn"),
+            block_size=16,
+            block_rows=_rows,
+            rule=ScaleRule.AMAX,
+            two_level=True,
+        )
     )
-)
+for _total in range(11, 17):
+    register(bfp(_total - 8, 16, name=f"msfp{_total}"))
+for _mantissa in (4, 6, 8, 12):
+    register(bfp(_mantissa, (24, 24), 10, name=f"hbfp{_mantissa}"))
+for _total, _mantissa in ((9, 8), (6, 5), (4, 3)):
+    register(bfp(_mantissa, 16, name=f"mx{_total}", micro_size=2, micro_bits=1), f"smx{_total}")
+register(bfp(16, (None, None), name="dfp16"))

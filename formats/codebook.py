@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from math import nan
@@ -11,7 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from narrowgauge.formats.format import Codes, Format, smallest_unsigned
-from narrowgauge.formats.rounding import BoolArray, FloatArray, Overflow, Rounding, rounds_away
+from narrowgauge.formats.rounding import (
+    BoolArray,
+    FloatArray,
+    Overflow,
+    Rounding,
+    fraction_between,
+    quotient_between,
+    rounds_away,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,14 +29,18 @@ class CodebookFormat(Format):
     """`table[code]` is the value of each code; NaN marks codes that are not numbers.
 
     Values may stand in any order and may repeat (the lowest code is the canonical one). Nearest rounding
-    compares with the midpoints, exactly; a tie goes to the value of even rank (`nearest_even`) or larger
-    magnitude (`nearest_away`). `stochastic` takes the upper neighbour when `floor(frac · 2^N) + R >= 2^N`,
-    frac counted from the lower one. Beyond the ends everything saturates.
+    compares with the midpoints, exactly; a tie goes to the value of even rank (`nearest_even`), odd rank
+    (`nearest_odd`), larger (`nearest_away`) or smaller magnitude (`nearest_zero`). The stochastic modes decide whether
+    to take the upper neighbour by the fraction counted from the lower one. Beyond the ends everything saturates.
+    Without a name it gets one from its contents.
     """
 
     table: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        if not self.name:
+            digest = hashlib.blake2b(np.asarray(self.table, dtype=np.float64).tobytes(), digest_size=4)
+            object.__setattr__(self, "name", f"codebook_{digest.hexdigest()}")
         size = len(self.table)
         if not 2 <= size <= 2**16:
             raise ValueError(f"table: {self.name} needs 2 to 65536 values, got {size}")
@@ -37,6 +51,19 @@ class CodebookFormat(Format):
             raise ValueError(f"table: {self.name} has no finite value")
         if max(finite) > 2.0**1022:
             raise ValueError(f"table: {self.name} holds {max(finite)}, at most 2^1022 is accepted")
+
+    @classmethod
+    def from_values(cls, values: Iterable[float], name: str = "") -> CodebookFormat:
+        """A format from its values: code i is worth `values[i]`, NaN marks codes that are not numbers.
+
+        values: 2 to 65,536 numbers (an array, a list), taken as float32, in which kernels hold them. ValueError for
+        values beyond float32 and for tables without a finite value.
+        """
+        table = np.asarray(list(values), dtype=np.float64)
+        beyond = np.isfinite(table) & (np.abs(table) > float(np.finfo(np.float32).max))
+        if np.any(beyond):
+            raise ValueError(f"values: got {table[beyond][0]}, accepted: numbers that float32 holds")
+        return CodebookFormat(name=name, table=tuple(float(v) for v in table.astype(np.float32)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), {field.name: getattr(self, field.name) for field in fields(self)})
@@ -121,43 +148,31 @@ class CodebookFormat(Format):
         num_random_bits: int,
     ) -> Codes:
         levels, codes = self.ranked
+        mode = rounding or Rounding.NEAREST_EVEN
         clipped = np.clip(x, levels[0], levels[-1])
         low = np.searchsorted(levels, clipped, side="right") - 1
-        frac = _fraction(clipped, levels[low], levels[np.minimum(low + 1, len(levels) - 1)])
-        up = self._goes_up(clipped, low, frac, rounding or Rounding.NEAREST_EVEN, random_bits, num_random_bits)
+        between = quotient_between if mode.stochastic else fraction_between
+        frac = between(clipped, levels[low], levels[np.minimum(low + 1, len(levels) - 1)])
+        up = _goes_up(clipped, low, frac, mode, random_bits, num_random_bits)
         return codes[low + up].astype(self.code_dtype)
 
-    def _goes_up(
-        self,
-        x: FloatArray,
-        low: NDArray[np.int64],
-        frac: FloatArray,
-        rounding: Rounding,
-        random_bits: Codes | None,
-        num_random_bits: int,
-    ) -> BoolArray:
-        """Whether each value takes level `low + 1`: the shared table, with "away" meaning up in rank."""
-        if rounding is Rounding.TOWARD_ZERO:
-            return (x < 0) & (frac > 0)
-        if rounding is Rounding.NEAREST_AWAY:
-            return (frac > 0.5) | ((frac == 0.5) & (x > 0))
-        negative = np.zeros(x.shape, dtype=np.bool_)
-        return rounds_away(frac, low % 2 == 1, negative, rounding, random_bits, num_random_bits)
 
-
-def _fraction(x: FloatArray, below: FloatArray, above: FloatArray) -> FloatArray:
-    """(x - below) / (above - below) in [0, 1), below <= x: rounded, but to the right side of 0, 1/2 and 1."""
-    step = above - below
-    frac = (x - below) / np.where(step > 0, step, 1.0)
-    # below + above is total + error exactly (Knuth's two-sum), so the comparison with the midpoint is exact.
-    total = below + above
-    shift = total - below
-    error = (below - (total - shift)) + (above - shift)
-    side = np.where(2.0 * x == total, -error, 2.0 * x - total)
-    lower = np.clip(frac, 2.0**-1074, np.nextafter(0.5, 0.0))
-    upper = np.clip(frac, np.nextafter(0.5, 1.0), np.nextafter(1.0, 0.0))
-    inner = np.where(side < 0, lower, np.where(side > 0, upper, 0.5))
-    return np.where(x > below, inner, 0.0)
+def _goes_up(
+    x: FloatArray,
+    low: NDArray[np.int64],
+    frac: FloatArray,
+    rounding: Rounding,
+    random_bits: Codes | None,
+    num_random_bits: int,
+) -> BoolArray:
+    """Whether each value takes level `low + 1`: the shared table, with "away" meaning up in rank."""
+    if rounding is Rounding.TOWARD_ZERO:
+        return (x < 0) & (frac > 0)
+    if rounding in (Rounding.NEAREST_AWAY, Rounding.NEAREST_ZERO):
+        up = x > 0 if rounding is Rounding.NEAREST_AWAY else x < 0
+        return (frac > 0.5) | ((frac == 0.5) & up)
+    negative = np.zeros(x.shape, dtype=np.bool_)
+    return rounds_away(frac, low % 2 == 1, negative, rounding, random_bits, num_random_bits)
 
 
 def _rebuild(kind: type[CodebookFormat], arguments: dict[str, Any]) -> CodebookFormat:

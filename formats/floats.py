@@ -3,18 +3,29 @@
     E = 0 (with subnormals):  v = ± M · 2^(1 - bias - t)
     otherwise:                v = ± (1 + M / 2^t) · 2^(E - bias)
 
-An all-ones exponent not consumed by NaN or Inf is an ordinary binade.
+An all-ones exponent not consumed by NaN or Inf is an ordinary binade. Without subnormals E = 0 is one too, all of it
+(E8M0) or but for its first value, whose code is zero instead (DLFloat16, AdaptivFloat: `zero_at_bottom`).
+
+A format without a name is called after its parameters, `e3m2b3`, and `formats.get` reads such names back:
+
+    [u]e<exponent bits>m<mantissa bits>b<bias>[i][n<NaN codes>][z][o][d][c]
+    u no sign, i infinities, z NaN at negative zero, o no subnormals and no zero, d no subnormals but a zero,
+    c non-saturating overflow clamps
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from narrowgauge.formats.format import Codes, Format, smallest_unsigned
-from narrowgauge.formats.rounding import BoolArray, FloatArray, Overflow, Rounding, rounds_away
+from narrowgauge.formats.rounding import BoolArray, FloatArray, Overflow, Rounding, fraction_between, rounds_away
+
+IEEE_BIAS = -(2**31)
+"""Stands for 2^(exponent_bits - 1) - 1, which takes its place when a format is made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,21 +33,27 @@ class FloatFormat(Format):
     """A minifloat. `nan_codes`: how many of the highest codes of each sign are NaN (IEEE 2^t - 1, "fn" 1,
     none 0); `nan_at_negative_zero`: the code 10…0 is the one NaN and there is no -0 ("fnuz", P3109);
     `has_infinity`: the code just below the NaNs of each sign is an infinity; `subnormals=False`: E = 0 is an
-    ordinary binade and there is no zero (E8M0); `overflow_to_nan=False`: without an infinity, non-saturating
-    overflow clamps (P3109 v4.0) instead of giving NaN (OCP, ml_dtypes).
+    ordinary binade and there is no zero (E8M0), unless `zero_at_bottom` makes its first code one (DLFloat16);
+    `overflow_to_nan=False`: without an infinity, non-saturating overflow clamps (P3109 v4.0) instead of giving NaN
+    (OCP, ml_dtypes). bias: by default IEEE's, 2^(exponent_bits - 1) - 1.
     """
 
     exponent_bits: int
     mantissa_bits: int
-    bias: int
+    bias: int = IEEE_BIAS
     is_signed: bool = True
     subnormals: bool = True
+    zero_at_bottom: bool = False
     has_infinity: bool = False
     nan_codes: int = 0
     nan_at_negative_zero: bool = False
     overflow_to_nan: bool = True
 
     def __post_init__(self) -> None:
+        if self.bias == IEEE_BIAS:
+            object.__setattr__(self, "bias", 2 ** (max(self.exponent_bits, 1) - 1) - 1)
+        if not self.name:
+            object.__setattr__(self, "name", _parameter_name(self))
         if self.exponent_bits < 1 or self.mantissa_bits < 0 or self.bits > 32:
             raise ValueError(
                 f"{self.name}: exponent_bits >= 1, mantissa_bits >= 0 and at most 32 bits in all, "
@@ -44,7 +61,12 @@ class FloatFormat(Format):
             )
         if self.nan_at_negative_zero and not self.is_signed:
             raise ValueError(f"{self.name}: nan_at_negative_zero needs a signed format")
-        if self.nan_codes < 0 or self._max_code < (1 if self.subnormals else 0):
+        if self.zero_at_bottom and (self.subnormals or self.nan_at_negative_zero):
+            raise ValueError(
+                f"{self.name}: zero_at_bottom goes with subnormals=False and nan_at_negative_zero=False, "
+                f"got {self.subnormals} and {self.nan_at_negative_zero}"
+            )
+        if self.nan_codes < 0 or self._max_code < (1 if self.has_zero else 0):
             raise ValueError(f"{self.name}: nan_codes={self.nan_codes} leaves no finite value")
         lowest, highest = self.emin - self.mantissa_bits, (self._max_code >> self.mantissa_bits) - self.bias
         if lowest < -1074 or highest > 1023:
@@ -75,12 +97,12 @@ class FloatFormat(Format):
 
     @property
     def has_zero(self) -> bool:
-        return self.subnormals
+        return self.subnormals or self.zero_at_bottom
 
     @property
     def has_negative_zero(self) -> bool:
         """Whether -0 has a code of its own."""
-        return self.is_signed and self.subnormals and not self.nan_at_negative_zero
+        return self.is_signed and self.has_zero and not self.nan_at_negative_zero
 
     @property
     def emin(self) -> int:
@@ -135,7 +157,7 @@ class FloatFormat(Format):
 
     @property
     def smallest_normal(self) -> float:
-        return float(2.0**self.emin)
+        return float(self._magnitudes(np.asarray([1]))[0]) if self.zero_at_bottom else float(2.0**self.emin)
 
     @property
     def smallest_subnormal(self) -> float:
@@ -151,7 +173,8 @@ class FloatFormat(Format):
         normal = (exponent > 0) | (not self.subnormals)
         significand = mantissa + np.where(normal, float(1 << self.mantissa_bits), 0.0)
         quantum = np.maximum(exponent, 1 if self.subnormals else 0) - self.bias - self.mantissa_bits
-        return np.asarray(np.ldexp(significand, quantum.astype(np.int32)))
+        values = np.asarray(np.ldexp(significand, quantum.astype(np.int32)))
+        return np.where(magnitude_codes == 0, 0.0, values) if self.zero_at_bottom else values
 
     def decode(self, codes: ArrayLike) -> FloatArray:
         wide = self._integer_codes(codes) & (2**self.bits - 1)
@@ -188,10 +211,17 @@ class FloatFormat(Format):
         code = ((quantum + t - self.emin).astype(np.int64) << t) + low.astype(np.int64)
         if not self.subnormals:
             code -= 1 << t
+        frac = significand - low
+        if self.zero_at_bottom:
+            below = magnitude < self.smallest_normal
+            smallest = np.full_like(magnitude, self.smallest_normal)
+            inner = np.minimum(magnitude, self.smallest_normal)
+            frac = np.where(below, fraction_between(inner, np.zeros_like(inner), smallest), frac)
+            code = np.where(below, 0, code)
         odd = (code & 1) != 0
-        code += rounds_away(significand - low, odd, negative, mode, random_bits, num_random_bits)
+        code += rounds_away(frac, odd, negative, mode, random_bits, num_random_bits)
         code = self._overflow(code, infinite, negative, mode, overflow)
-        if not self.subnormals:
+        if not self.has_zero:
             code = self._below_range(code, magnitude, infinite, overflow)
         if not self.is_signed:
             return self._unsigned(code, x, overflow)
@@ -247,3 +277,35 @@ class FloatFormat(Format):
         if self.is_signed and not self.nan_at_negative_zero:
             codes = codes | np.where(negative, self._sign_bit, 0).astype(self.code_dtype)
         return codes
+
+
+def _parameter_name(fmt: FloatFormat) -> str:
+    """The name that `from_parameters` reads back."""
+    name = "" if fmt.is_signed else "u"
+    name += f"e{fmt.exponent_bits}m{fmt.mantissa_bits}b{fmt.bias}"
+    name += "i" if fmt.has_infinity else ""
+    name += f"n{fmt.nan_codes}" if fmt.nan_codes else ""
+    name += "z" if fmt.nan_at_negative_zero else ""
+    name += "" if fmt.subnormals else "d" if fmt.zero_at_bottom else "o"
+    return name + ("" if fmt.overflow_to_nan else "c")
+
+
+PARAMETERS = r"(u)?e(\d+)m(\d+)b(-?\d+)(i)?(?:n(\d+))?(z)?([od])?(c)?"
+
+
+def from_parameters(match: re.Match[str]) -> FloatFormat:
+    """The format whose name `PARAMETERS` matched; ValueError for parameters that exclude one another."""
+    unsigned, exponent_bits, mantissa_bits, bias, infinity, nans, slot, bottom, clamps = match.groups()
+    return FloatFormat(
+        name=match[0],
+        exponent_bits=int(exponent_bits),
+        mantissa_bits=int(mantissa_bits),
+        bias=int(bias),
+        is_signed=unsigned is None,
+        subnormals=bottom is None,
+        zero_at_bottom=bottom == "d",
+        has_infinity=infinity is not None,
+        nan_codes=int(nans or 0),
+        nan_at_negative_zero=slot is not None,
+        overflow_to_nan=clamps is None,
+    )

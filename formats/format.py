@@ -15,10 +15,15 @@ from narrowgauge.formats.rounding import (
     NanPolicy,
     Overflow,
     Rounding,
+    Subnormals,
     choice,
 )
+from narrowgauge.formats.rules import ScaleRule
 
 Codes = NDArray[np.integer]
+
+MOST_LISTED_BITS = 20
+"""Width up to which a format lists all its codes and values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +34,7 @@ class Format(ABC):
     rounding from float64 and none through a narrower type.
     """
 
-    name: str
+    name: str = ""
 
     @property
     @abstractmethod
@@ -91,6 +96,11 @@ class Format(ABC):
         """The rounding used when none is asked for; None where a format has a rule of its own (RF8)."""
         return Rounding.NEAREST_EVEN
 
+    @property
+    def default_rule(self) -> ScaleRule:
+        """The scale rule of a scheme that names none: `amax`, or what a format is defined with."""
+        return ScaleRule.AMAX
+
     @abstractmethod
     def decode(self, codes: ArrayLike) -> FloatArray:
         """Values (float64) of `codes`, an integer array of any shape; TypeError on any other dtype."""
@@ -119,35 +129,51 @@ class Format(ABC):
         nan: NanPolicy | str = NanPolicy.KEEP,
         random_bits: ArrayLike | None = None,
         num_random_bits: int = RANDOM_BITS,
+        subnormals: Subnormals | str = Subnormals.GRADUAL,
     ) -> Codes:
         """Codes of `x` (any shape; taken as float64), rounded once.
 
         rounding: see `Rounding`; None is the format's own rule. overflow: see `Overflow`. nan: `keep` gives
         the canonical NaN code with the sign of the input and is an error where the format has no NaN; `zero`
-        and `max` substitute. random_bits: for `stochastic`, integers in [0, 2**num_random_bits) broadcastable
-        to `x`.
+        and `max` substitute; `raise` is an error in any case. random_bits: for the stochastic modes and
+        `nearest_random`, integers in [0, 2**num_random_bits) broadcastable to `x`; num_random_bits: 1 to 32.
+        subnormals: see `Subnormals`; formats without subnormals (integers, codebooks) have nothing to flush.
 
         Raises ValueError for a NaN that cannot be kept and for unknown modes.
         """
         mode = self.default_rounding if rounding is None else choice(Rounding, rounding, "rounding")
         over = choice(Overflow, overflow, "overflow")
         policy = choice(NanPolicy, nan, "nan")
+        flush = choice(Subnormals, subnormals, "subnormals")
         with np.errstate(invalid="ignore"):  # a signalling NaN
             values = np.asarray(x, dtype=np.float64)
+        signs = np.signbit(values)
         bits = None if random_bits is None else np.broadcast_to(np.asarray(random_bits), values.shape)
+        if flush is Subnormals.FLUSH_INPUT:
+            values = np.where(np.abs(values) < self.smallest_normal, np.copysign(0.0, values), values)
         isnan = np.isnan(values)
         if not isnan.any():
-            return np.asarray(self._encode(values, mode, over, bits, num_random_bits))
+            return self._flushed(np.asarray(self._encode(values, mode, over, bits, num_random_bits)), values, flush)
+        if policy is NanPolicy.RAISE:
+            raise ValueError(f"x: {int(isnan.sum())} NaN of {values.size} values, and nan='raise'")
         if policy is NanPolicy.KEEP and self.nan_code is None:
             raise ValueError(
                 f"x: {int(isnan.sum())} NaN of {values.size} values and {self.name} has no NaN code; "
                 "pass nan='zero' or nan='max'"
             )
-        substitute = self.max if policy is NanPolicy.MAX else 0.0
-        codes = np.asarray(self._encode(np.where(isnan, substitute, values), mode, over, bits, num_random_bits))
+        values = np.where(isnan, self.max if policy is NanPolicy.MAX else 0.0, values)
+        codes = self._flushed(np.asarray(self._encode(values, mode, over, bits, num_random_bits)), values, flush)
         if policy is NanPolicy.KEEP:
-            codes[isnan] = self._nan_codes(np.signbit(values[isnan]))
+            codes[isnan] = self._nan_codes(signs[isnan])
         return codes
+
+    def _flushed(self, codes: Codes, x: FloatArray, flush: Subnormals) -> Codes:
+        """`codes` of x, those of subnormal values replaced by the zero of their sign if asked."""
+        if flush is not Subnormals.FLUSH or self.smallest_normal == self.smallest_subnormal:
+            return codes
+        magnitude = np.abs(self.decode(codes))
+        zeros = self._encode(np.copysign(0.0, x), self.default_rounding, Overflow.SATURATE, None, RANDOM_BITS)
+        return np.where((magnitude > 0) & (magnitude < self.smallest_normal), zeros, codes).astype(codes.dtype)
 
     def _nan_codes(self, negative: BoolArray) -> Codes:
         code = self.nan_code
@@ -160,9 +186,11 @@ class Format(ABC):
         return self.decode(self.encode(x, rounding, **options))  # type: ignore[arg-type]
 
     def all_codes(self) -> Codes:
-        """Every code, in order of its unsigned bit pattern; ValueError above 16 bits."""
-        if self.bits > 16:
-            raise ValueError(f"{self.name}: {self.bits}-bit formats have too many codes to list (at most 16 bits)")
+        """Every code, in order of its unsigned bit pattern; ValueError above 20 bits."""
+        if self.bits > MOST_LISTED_BITS:
+            raise ValueError(
+                f"{self.name}: {self.bits}-bit formats have too many codes to list (at most {MOST_LISTED_BITS} bits)"
+            )
         unsigned = np.arange(2**self.bits, dtype=np.uint32)
         if np.issubdtype(self.code_dtype, np.signedinteger):
             wrapped = unsigned.astype(np.int64)

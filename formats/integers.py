@@ -15,7 +15,8 @@ from narrowgauge.formats.rounding import FloatArray, Overflow, Rounding, rounds_
 class IntFormat(Format):
     """`width`-bit integer. `restricted`: the most negative code is left unused so that the range is symmetric
     (±127 for int8, as MX and every symmetric quantizer need); it still decodes. There is no NaN and no
-    infinity: every overflow saturates.
+    infinity: every overflow saturates. Without a name it is called after its parameters: `int6`, `uint8`,
+    `int8_full`, `int8f6` (6 fraction bits).
     """
 
     width: int
@@ -24,6 +25,10 @@ class IntFormat(Format):
     fraction_bits: int = 0
 
     def __post_init__(self) -> None:
+        if not self.name:
+            fraction = f"f{self.fraction_bits}" if self.fraction_bits else ""
+            full = "" if self.restricted else "_full"
+            object.__setattr__(self, "name", f"{'' if self.is_signed else 'u'}int{self.width}{fraction}{full}")
         if not 2 <= self.width <= 32:
             raise ValueError(f"width: {self.name} takes 2 to 32 bits, got {self.width}")
 

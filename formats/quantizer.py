@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from narrowgauge.formats.block import BlockFormat
+from narrowgauge.formats.clipping import mse_points, percentile_points
 from narrowgauge.formats.format import Codes
 from narrowgauge.formats.philox import rounding_bits
-from narrowgauge.formats.rounding import FloatArray, Rounding
+from narrowgauge.formats.rounding import FloatArray, Rounding, Subnormals
 from narrowgauge.formats.scaling import Float32Array, inverse_scale, scale_from_amax
 from narrowgauge.formats.scheme import Scheme, parse
 from narrowgauge.formats.tiles import rows_cols, spread, tile_max
@@ -43,7 +44,7 @@ class Quantized:
         if isinstance(self.scheme.format, BlockFormat):
             scale = self.scheme.format.scales(scale, self.outer)
         values = self.scheme.element.decode(self.codes)
-        grid = spread(scale.reshape(rows_cols(scale.shape)), self.scheme.tile, rows_cols(values.shape))
+        grid = spread(scale.reshape(rows_cols(scale.shape)), self.scheme.factor_tile, rows_cols(values.shape))
         return values * grid.reshape(values.shape).astype(np.float64)
 
 
@@ -100,32 +101,61 @@ def quantize_reference(x: ArrayLike, scheme: Scheme | str, seed: int | None = No
     matrix = as_matrix(array)
     with np.errstate(over="ignore"):
         amax = tile_max(np.abs(matrix), spec.tile).astype(np.float32)
-    stored, factors, outer = _scales(amax, spec)
-    y = rescaled(matrix, spread(inverse_scale(factors), spec.tile, matrix.shape), array.dtype)
+    if spec.rule.searches:
+        amax = _clipping_points(matrix, amax, spec, array.dtype)
+    stored, factors, outer = _scales(matrix, amax, spec)
+    y = rescaled(matrix, _spread(inverse_scale(factors), spec, matrix), array.dtype)
     codes = _encode(y, spec, seed, offset)
     return Quantized(codes.reshape(array.shape), stored.reshape(spec.scale_shape(array.shape)), outer, spec)
 
 
-def _scales(amax: Float32Array, spec: Scheme) -> tuple[Float32Array | Codes, Float32Array, Float32Array]:
-    """(stored scales, float32 factors, outer scale) of every tile."""
+def _spread(values: Float32Array, spec: Scheme, matrix: FloatArray) -> Float32Array:
+    return spread(values, spec.factor_tile, (matrix.shape[0], matrix.shape[1]))
+
+
+def _clipping_points(
+    matrix: FloatArray, amax: Float32Array, spec: Scheme, dtype: np.dtype[np.floating]
+) -> Float32Array:
+    """What takes the place of amax under the rules that search."""
+    if spec.value is not None:
+        return percentile_points(np.abs(matrix), amax, spec.tile, spec.value)
+
+    def values(points: Float32Array) -> FloatArray:
+        factors = _spread(scale_from_amax(points, spec.element, spec.rule), spec, matrix)
+        y = rescaled(matrix, inverse_scale(factors), dtype)
+        return spec.element.decode(_encode(y, spec, nearest=True)) * factors.astype(np.float64)
+
+    return mse_points(matrix, amax, spec.tile, values)
+
+
+def _scales(
+    matrix: FloatArray, amax: Float32Array, spec: Scheme
+) -> tuple[Float32Array | Codes, Float32Array, Float32Array]:
+    """(stored scales of every tile, float32 factors of every factor tile, outer scale)."""
     fmt = spec.format
     one = np.asarray(1, dtype=np.float32)
     if not isinstance(fmt, BlockFormat):
         scale = scale_from_amax(amax, fmt, spec.rule, spec.static)
         return scale, scale, one
     outer = one
+    micro = None
     if fmt.two_level:
         finite = amax[np.isfinite(amax)]
         outer = fmt.outer_scale(finite.max() if finite.size else np.float32(0))
-    codes = fmt.scale_codes(amax, spec.rule, outer)
+    if fmt.micro_size:
+        with np.errstate(over="ignore"):
+            micro = tile_max(np.abs(matrix), fmt.factor_tile).astype(np.float32)
+    codes = fmt.scale_codes(amax, spec.rule, outer, micro)
     return codes, fmt.scales(codes, outer), np.asarray(outer, dtype=np.float32)
 
 
-def _encode(y: Float32Array, spec: Scheme, seed: int | None, offset: int) -> Codes:
+def _encode(y: Float32Array, spec: Scheme, seed: int | None = None, offset: int = 0, *, nearest: bool = False) -> Codes:
     # A group whose scale is NaN was multiplied by zero: what is still NaN gets the positive NaN code, or 0.
     isnan = np.isnan(y)
-    bits = rounding_bits(y.shape, seed or 0, offset) if spec.stochastic else None
-    rounding = Rounding.STOCHASTIC if spec.stochastic else None
-    codes = spec.element.encode(np.where(isnan, np.float32(0), y), rounding, random_bits=bits)
+    stochastic = spec.stochastic and not nearest
+    bits = rounding_bits(y.shape, seed or 0, offset) if stochastic else None
+    rounding = Rounding.STOCHASTIC if stochastic else None
+    flush = Subnormals.FLUSH if spec.flush else Subnormals.GRADUAL
+    codes = spec.element.encode(np.where(isnan, np.float32(0), y), rounding, random_bits=bits, subnormals=flush)
     code = spec.element.nan_code
     return np.where(isnan, 0 if code is None else code, codes).astype(codes.dtype)

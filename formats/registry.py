@@ -87,7 +87,8 @@ def get(name: str | AnyFormat) -> Any:
     if found is not None:
         return found
     near = get_close_matches(name.lower(), [*_FORMATS, *_ALIASES, *_USED], n=3, cutoff=0.4)
-    hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(_FORMATS)}"
+    some = ", ".join(list(_FORMATS)[:8])
+    hint = f"nearest: {', '.join(near)}" if near else f"known: {some}, … (`narrowgauge formats` lists them all)"
     raise ValueError(f"format: unknown name {name!r}; {hint}")
 
 

@@ -77,7 +77,7 @@ class RF8Format(CodebookFormat):
         random_bits: Codes | None,
         num_random_bits: int,
     ) -> Codes:
-        if rounding is Rounding.STOCHASTIC:
+        if rounding is not None and rounding.stochastic:
             # By magnitude, so that a value and its negative round alike under the same bits.
             code = super()._encode(np.abs(x), rounding, overflow, random_bits, num_random_bits).astype(np.int64)
         elif rounding is not None:

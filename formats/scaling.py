@@ -8,17 +8,20 @@ With M the largest element, emax = floor(log2 M), b its stored mantissa bits:
 
 | rule         | scale                                                  | largest scaled value |
 |--------------|--------------------------------------------------------|----------------------|
-| amax         | amax / M                                               | M                    |
+| amax, real   | amax / M                                               | M                    |
 | floor        | 2^(floor(log2 amax) - emax)  (OCP MX v1.0)             | may exceed M, clips  |
 | ceil         | 2^(ceil(log2 amax) - emax)                             | never exceeds M      |
 | rceil, pow2  | 2^ceil(log2(amax / M)): the smallest that does not clip | never exceeds M      |
 | even         | floor after rounding amax to b mantissa bits, half up  | clips only below M's own rounding |
 | static=s     | s                                                      | not looked at        |
+| percentile=P | as amax, of the P-th percentile of |x|                 | clips 100 - P % of the group |
+| mse          | as amax, of the clipping point with the least squared error | clips what is beyond it |
+
+The last two replace amax by a smaller clipping point; see `formats/clipping.py`. A group of zeros has scale 1, or 0
+where the element format has no zero, so that it reads back as zeros in any case.
 """
 
 from __future__ import annotations
-
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from narrowgauge.formats.floats import FloatFormat
 from narrowgauge.formats.format import Format
 from narrowgauge.formats.integers import IntFormat
+from narrowgauge.formats.rules import ScaleRule as ScaleRule
 
 Float32Array = NDArray[np.float32]
 
@@ -33,25 +37,6 @@ SMALLEST_SCALE = 2.0**-126
 """Floor of an `amax` scale, the smallest normal float32: its reciprocal is finite, no device flushes it."""
 SMALLEST_OUTER_SCALE = 2.0**-100
 """Floor of the per-tensor scale of a two-level format: its product with a block scale is still normal."""
-
-
-class ScaleRule(StrEnum):
-    """How `amax` becomes a scale; see the table of this module."""
-
-    AMAX = "amax"
-    FLOOR = "floor"
-    CEIL = "ceil"
-    RCEIL = "rceil"
-    EVEN = "even"
-    POW2 = "pow2"
-    STATIC = "static"
-
-    @property
-    def power_of_two(self) -> bool:
-        return self in _POWER_OF_TWO
-
-
-_POWER_OF_TWO = {ScaleRule.FLOOR, ScaleRule.CEIL, ScaleRule.RCEIL, ScaleRule.EVEN, ScaleRule.POW2}
 
 
 def exponent_parameters(element: Format, rule: ScaleRule) -> tuple[int, int]:
@@ -76,11 +61,12 @@ def _stored_mantissa_bits(element: Format) -> int:
     raise ValueError(f"rule: 'even' rounds amax to the element's mantissa bits, which {element.name} does not have")
 
 
-def scale_exponent(amax: ArrayLike, element: Format, rule: ScaleRule, lowest: int = -126) -> NDArray[np.int32]:
-    """Exponent of the power-of-two scale of each group, clamped to [lowest, 127].
+def scale_exponent(
+    amax: ArrayLike, element: Format, rule: ScaleRule, lowest: int = -126, highest: int = 127, zero: int = 0
+) -> NDArray[np.int32]:
+    """Exponent of the power-of-two scale of each group, clamped to [lowest, highest]; `zero` for a group of zeros.
 
-    amax: finite, non-negative float32. A zero group gets `lowest` where that is -127 (E8M0 scales), else 0,
-    that is scale 1.
+    amax: finite, non-negative float32.
     """
     a = np.asarray(amax, dtype=np.float32)
     carry, emax = exponent_parameters(element, rule)
@@ -88,27 +74,32 @@ def scale_exponent(amax: ArrayLike, element: Format, rule: ScaleRule, lowest: in
     bits = (a * np.where(subnormal, np.float32(2.0**24), np.float32(1))).astype(np.float32).view(np.int32)
     # The sum passes 2^31 only for amax above 2^127, in the exponent field alone: int64 keeps it plain.
     exponent = ((bits.astype(np.int64) + carry) >> 23) - 127 - emax - np.where(subnormal, 24, 0)
-    exponent = np.clip(exponent, lowest, 127)
-    return np.where(a == 0, lowest if lowest < -126 else 0, exponent).astype(np.int32)
+    return np.where(a == 0, zero, np.clip(exponent, lowest, highest)).astype(np.int32)
 
 
-def amax_scale(amax: ArrayLike, largest: float, floor: float = SMALLEST_SCALE) -> Float32Array:
-    """`amax / largest` in float32, from `floor` to the largest float32; 1 for a zero group, NaN where amax is
+def zero_scale(element: Format) -> float:
+    """The scale of a group of zeros: 0 where the format has no zero to encode them to."""
+    return 1.0 if element.has_zero else 0.0
+
+
+def amax_scale(amax: ArrayLike, largest: float, floor: float = SMALLEST_SCALE, zero: float = 1.0) -> Float32Array:
+    """`amax / largest` in float32, from `floor` to the largest float32; `zero` for a zero group, NaN where amax is
     NaN or infinite."""
     a = np.asarray(amax, dtype=np.float32)
     finite = np.isfinite(a)
     with np.errstate(over="ignore"):
         scale = np.where(finite, a, np.float32(1)) / np.float32(largest)
     scale = np.clip(scale, np.float32(floor), np.finfo(np.float32).max)
-    scale = np.where(a == 0, np.float32(1), scale)
+    scale = np.where(a == 0, np.float32(zero), scale)
     return np.where(finite, scale, np.float32(np.nan)).astype(np.float32)
 
 
 def scale_from_amax(amax: ArrayLike, element: Format, rule: ScaleRule, static: float | None = None) -> Float32Array:
-    """The float32 scale of each group (any shape) under `rule`; NaN where amax is NaN or infinite."""
+    """The float32 scale of each group (any shape) under `rule`; NaN where amax is NaN or infinite. The rules that
+    search take the clipping point in the place of amax."""
     a = np.asarray(amax, dtype=np.float32)
-    if rule is ScaleRule.AMAX:
-        return amax_scale(a, element.max)
+    if rule is ScaleRule.AMAX or rule.searches:
+        return amax_scale(a, element.max, zero=zero_scale(element))
     finite = np.isfinite(a)
     if rule is ScaleRule.STATIC:
         if static is None:
@@ -116,6 +107,7 @@ def scale_from_amax(amax: ArrayLike, element: Format, rule: ScaleRule, static: f
         scale = np.full(a.shape, np.float32(static))
     else:
         scale = np.ldexp(np.float32(1), scale_exponent(np.where(finite, a, np.float32(1)), element, rule))
+        scale = np.where(a == 0, np.float32(zero_scale(element)), scale)
     return np.where(finite, scale, np.float32(np.nan)).astype(np.float32)
 
 

@@ -55,7 +55,7 @@ def tile_max(x: FloatArray, tile: Tile) -> FloatArray:
     """Largest element of every tile of a matrix, or 0 where that is larger; [tile rows, tile columns], NaN
     comes through."""
     rows, cols = x.shape
-    height, width = _sides(tile, x.shape)
+    height, width = tile_sides(tile, x.shape)
     tall, wide = (tile_count(n, side) for side, n in zip(tile, x.shape, strict=True))
     padded = np.zeros((tall * height, wide * width))
     padded[:rows, :cols] = np.maximum(x, 0.0)
@@ -66,11 +66,11 @@ def spread(values: NDArray[T], tile: Tile, shape: tuple[int, int]) -> NDArray[T]
     """One value per tile, [tile rows, tile columns], repeated to one per element of a matrix of this
     shape."""
     rows, cols = shape
-    height, width = _sides(tile, shape)
+    height, width = tile_sides(tile, shape)
     return np.repeat(np.repeat(values, height, axis=0), width, axis=1)[:rows, :cols]
 
 
-def _sides(tile: Tile, shape: tuple[int, int]) -> tuple[int, int]:
+def tile_sides(tile: Tile, shape: tuple[int, ...]) -> tuple[int, int]:
     """Sides of a tile, no larger than the matrix."""
     height, width = (max(n, 1) if side is None else min(side, max(n, 1)) for side, n in zip(tile, shape, strict=True))
     return height, width

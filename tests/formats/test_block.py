@@ -234,11 +234,15 @@ class TestNvfp4:
         ),
         (
             {"scale_format": "e4m3fn"},
-            "^scale_format: a one-level block format has e8m0fnu scales, got e4m3fn",
+            "^scale_format: a one-level block format has powers of two such as e8m0fnu for scales, got e4m3fn",
         ),
-        ({"rule": ScaleRule.AMAX}, "^rule: two-level formats take 'amax'.*odd has 'amax'"),
-        ({"rule": ScaleRule.STATIC}, "^rule: .*odd has 'static'"),
-        ({"scale_format": "e4m3fn", "two_level": True}, "^rule: .*odd has 'rceil'"),
+        ({"rule": ScaleRule.AMAX}, "^rule: odd takes a power-of-two rule, got 'amax'"),
+        ({"rule": ScaleRule.STATIC}, "^rule: odd takes a power-of-two rule, got 'static'"),
+        ({"scale_format": "e4m3fn", "two_level": True, "rule": ScaleRule.EVEN}, "^rule: .*odd has 'even'"),
+        ({"block_rows": 0}, "^block_rows: odd needs at least 1, got 0"),
+        ({"micro_size": 3, "micro_bits": 1}, "^micro_size: got 3, accepted: a divisor of block_size 8"),
+        ({"micro_size": 2, "micro_bits": 0}, "^micro_size: odd needs one-level blocks 1xG and micro_bits"),
+        ({"block_size": 32, "micro_size": 1, "micro_bits": 1}, "^micro_bits: odd has scale codes of 40 bits"),
     ],
 )
 def test_impossible_block_formats_are_refused(change: dict[str, object], message: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from narrowgauge import formats
 from narrowgauge.formats import CodebookFormat, FloatFormat, Format, NanPolicy, Overflow, Rounding
 
-DETERMINISTIC = [mode for mode in Rounding if mode is not Rounding.STOCHASTIC]
+DETERMINISTIC = [mode for mode in Rounding if not mode.needs_random_bits]
 NEAREST = [Rounding.NEAREST_EVEN, Rounding.NEAREST_AWAY]
 
 every_mode = pytest.mark.parametrize("mode", DETERMINISTIC)
@@ -80,7 +80,7 @@ def test_derived_limits_are_those_of_the_table(fmt: Format, levels: np.ndarray) 
     if isinstance(fmt, FloatFormat):
         assert fmt.finite_codes == np.isfinite(fmt.values()).sum()
         assert 2.0**fmt.emax <= fmt.max < 2.0 ** (fmt.emax + 1)
-        assert fmt.smallest_normal == 2.0**fmt.emin
+        assert fmt.smallest_normal == (fmt.decode(1) if fmt.zero_at_bottom else 2.0**fmt.emin)
 
 
 def test_saturation_reaches_the_ends_and_stays_there(fmt: Format) -> None:
@@ -115,6 +115,8 @@ def test_nonsaturating_overflow(fmt: Format, mode: Rounding) -> None:
     expected = {
         Rounding.NEAREST_EVEN: [top, top, top, special if odd else top, special, special],
         Rounding.NEAREST_AWAY: [top, top, top, special, special, special],
+        Rounding.NEAREST_ZERO: [top, top, top, top, special, special],
+        Rounding.NEAREST_ODD: [top, top, top, top if odd else special, special, special],
         Rounding.TOWARD_ZERO: [top, top, top, top, top, special],
         Rounding.DOWN: [top, top, top, top, top, special],
         Rounding.UP: [top, special, special, special, special, special],
@@ -137,7 +139,8 @@ def test_nonsaturating_overflow(fmt: Format, mode: Rounding) -> None:
             {"overflow": "saturated"},
             "saturate, propagate, nonsaturating; did you mean 'saturate'",
         ),
-        ("nan", {"nan": "raise"}, "keep, zero, max"),
+        ("nan", {"nan": "rise"}, "keep, zero, max, raise; did you mean 'raise'"),
+        ("subnormals", {"subnormals": "ftz"}, "gradual, flush, flush_input"),
     ],
 )
 def test_unknown_modes_are_refused_by_name(argument: str, options: dict[str, str], accepted: str) -> None:

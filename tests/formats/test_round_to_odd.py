@@ -19,7 +19,7 @@ TARGETS = [
     WIDEST,
     *(formats.get(name) for name in ("bf16", "fp16", "e4m3fn", "e5m2", "e2m1fn", "int8", "rf8")),
 ]
-DETERMINISTIC = [mode for mode in Rounding if mode is not Rounding.STOCHASTIC]
+DETERMINISTIC = [mode for mode in Rounding if not mode.needs_random_bits]
 
 
 @given(st.floats(width=64, allow_nan=False))

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from narrowgauge import formats
-from narrowgauge.formats import FloatFormat, Format, IntFormat, ScaleRule, fixed_point, scale_from_amax
+from narrowgauge.formats import (
+    CodebookFormat,
+    FloatFormat,
+    Format,
+    IntFormat,
+    ScaleRule,
+    Scheme,
+    fixed_point,
+    quantize_reference,
+    scale_from_amax,
+)
 from narrowgauge.formats.scaling import SMALLEST_OUTER_SCALE, amax_scale, inverse_scale, scale_exponent
 
 INFO = np.finfo(np.float32)
@@ -167,7 +177,16 @@ def test_exponents_stop_at_both_ends(rule: ScaleRule) -> None:
 def test_a_zero_group_has_scale_one_or_the_lowest_code(rule: ScaleRule) -> None:
     element = ELEMENTS["e4m3fn"]
     assert scale_from_amax(0.0, element, rule) == 1.0
-    assert scale_exponent(0.0, element, rule, lowest=-127) == -127
+    assert scale_exponent(0.0, element, rule) == 0
+    assert scale_exponent(0.0, element, rule, lowest=-127, zero=-127) == -127
+
+
+@pytest.mark.parametrize("rule", [ScaleRule.AMAX, *POWERS[:3]])
+def test_a_zero_group_has_scale_zero_where_the_format_has_no_zero(rule: ScaleRule) -> None:
+    element = CodebookFormat(name="no_zero_pair", table=(-1.0, 1.0))
+    assert scale_from_amax([0.0, 2.0], element, rule).tolist() == [0.0, 2.0]
+    q = quantize_reference(np.zeros((2, 3), np.float32), Scheme(element, (1, None), rule))
+    assert np.array_equal(q.dequantize(), np.zeros((2, 3)))
 
 
 @pytest.mark.parametrize("name", [name for name in ELEMENTS if name != "q20.11"])

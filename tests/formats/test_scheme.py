@@ -9,12 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narrowgauge import formats
-from narrowgauge.formats import BlockFormat, CodebookFormat, Format, ScaleRule, Scheme, parse
+from narrowgauge.formats import BlockFormat, CodebookFormat, FloatFormat, Format, ScaleRule, Scheme, parse
+from narrowgauge.formats.block import TWO_LEVEL_RULES
 
 SCALARS = [name for name in formats.names() if isinstance(formats.get(name), Format) and formats.get(name).has_zero]
 BLOCKS = [name for name in formats.names() if isinstance(formats.get(name), BlockFormat)]
 PATTERNS = ["q3.4", "rf8b12", "rf8b-3", "binary6p3se", "binary8p3ue"]
 SIDES = st.one_of(st.none(), st.integers(1, 4096))
+VALUES = {
+    ScaleRule.STATIC: st.floats(2.0**-126, 2.0**126),
+    ScaleRule.PERCENTILE: st.floats(0, 100, exclude_min=True),
+}
 
 
 @st.composite
@@ -22,15 +27,16 @@ def scalar_schemes(draw: st.DrawFn) -> Scheme:
     fmt = formats.get(draw(st.sampled_from(SCALARS + PATTERNS)))
     rules = [rule for rule in ScaleRule if rule is not ScaleRule.EVEN or not isinstance(fmt, CodebookFormat)]
     rule = draw(st.sampled_from(rules))
-    static = draw(st.floats(2.0**-126, 2.0**126)) if rule is ScaleRule.STATIC else None
-    return Scheme(fmt, (draw(SIDES), draw(SIDES)), rule, static, draw(st.booleans()))
+    value = draw(VALUES[rule]) if rule in VALUES else None
+    flush = isinstance(fmt, FloatFormat) and fmt.subnormals and draw(st.booleans())
+    return Scheme(fmt, (draw(SIDES), draw(SIDES)), rule, value, draw(st.booleans()), flush)
 
 
 @st.composite
 def block_schemes(draw: st.DrawFn) -> Scheme:
     fmt = formats.get(draw(st.sampled_from(BLOCKS)))
-    rules = [ScaleRule.AMAX] if fmt.two_level else [rule for rule in ScaleRule if rule.power_of_two]
-    return Scheme(fmt, (1, fmt.block_size), draw(st.sampled_from(rules)), None, draw(st.booleans()))
+    rules = TWO_LEVEL_RULES if fmt.two_level else [rule for rule in ScaleRule if rule.power_of_two]
+    return Scheme(fmt, fmt.tile, draw(st.sampled_from(rules)), None, draw(st.booleans()))
 
 
 @given(st.one_of(scalar_schemes(), block_schemes()))
@@ -45,8 +51,8 @@ def test_a_bare_name_is_the_default_of_its_format(name: str) -> None:
     scheme = parse(name)
     assert str(scheme) == name
     assert not scheme.stochastic
-    assert scheme.granularity == (f"1x{scheme.format.block_size}" if name in BLOCKS else "tensor")
-    assert scheme.rule is (formats.get(name).rule if name in BLOCKS else ScaleRule.AMAX)
+    assert scheme.granularity == (scheme.format.granularity if name in BLOCKS else "tensor")
+    assert scheme.rule is (scheme.format.rule if name in BLOCKS else scheme.format.default_rule)
 
 
 @pytest.mark.parametrize(
@@ -113,11 +119,11 @@ def test_scale_shapes(text: str, shape: tuple[int, ...], expected: tuple[int, ..
         ("e4m3fn/0x4", "granularity: got '0x4'"),
         (
             "e4m3fn:pow",
-            "rule: got 'pow', accepted: amax, floor, ceil, rceil, even, pow2, static; did you mean 'pow2'?",
+            "rule: got 'pow', accepted: amax, floor, ceil, rceil, even, pow2, static, percentile, mse; did you mean",
         ),
-        ("e4m3fn:static", "rule: 'static' and its value go together"),
-        ("e4m3fn:static=", "rule: 'static' and its value go together"),
-        ("e4m3fn:amax=3", "rule: 'static' and its value go together"),
+        ("e4m3fn:static", "rule: 'static' and 'percentile' go with a number, others without"),
+        ("e4m3fn:static=", "rule: 'static' and 'percentile' go with a number, others without"),
+        ("e4m3fn:amax=3", "rule: 'static' and 'percentile' go with a number, others without"),
         ("e4m3fn:static=much", "rule: 'much' in 'static=much' is not a number"),
         ("e4m3fn:static=0", "static: a scale lies in 2^-126 to 2^126, got 0.0"),
         ("e4m3fn:static=-1", "static: a scale lies in 2^-126 to 2^126, got -1.0"),
@@ -125,15 +131,15 @@ def test_scale_shapes(text: str, shape: tuple[int, ...], expected: tuple[int, ..
         ("e4m3fn:static=1e39", "static: a scale lies in 2^-126 to 2^126, got 1e+39"),
         ("e4m3fn:static=1e-40", "static: a scale lies in 2^-126 to 2^126, got 1e-40"),
         ("e4m3fn+rht16", "scheme: unknown option 'rht16' in 'e4m3fn+rht16'; accepted: sr"),
-        ("e4m3fn/row/row", "scheme: 'e4m3fn/row/row' is not 'format[/granularity][:rule][+sr]'"),
-        ("", "scheme: '' is not 'format[/granularity][:rule][+sr]', for example 'e4m3fn/row+sr'"),
+        ("e4m3fn/row/row", "scheme: 'e4m3fn/row/row' is not 'format[/granularity][:rule][+option]'"),
+        ("", "scheme: '' is not 'format[/granularity][:rule][+option]', for example 'e4m3fn/row+sr'"),
         ("e4m3fn+", "scheme: 'e4m3fn+' is not"),
         ("e8m0fnu", "format: e8m0fnu has no zero, it holds scales, not elements"),
         ("mxfp4/row", "granularity: mxfp4 fixes its blocks at 1x32, got row"),
         ("nvfp4/1x32", "granularity: nvfp4 fixes its blocks at 1x16, got 1x32"),
         ("mxfp4:amax", "rule: mxfp4 has power-of-two scales, got 'amax'"),
         ("mxfp4:static=1", "rule: mxfp4 has power-of-two scales, got 'static'"),
-        ("nvfp4:pow2", "rule: nvfp4 takes only its own rule 'amax', got 'pow2'"),
+        ("nvfp4:pow2", "rule: nvfp4 takes the rules 'amax' and 'rceil', got 'pow2'"),
         ("nf4:even", "rule: 'even' rounds amax to the element's mantissa bits, which nf4 does not have"),
     ],
 )
@@ -146,8 +152,8 @@ def test_what_a_scheme_cannot_be_is_said() -> None:
     fmt = formats.get("int8")
     with pytest.raises(ValueError, match=r"^tile: sides are at least 1, got \(0, 4\)"):
         Scheme(fmt, (0, 4))
-    with pytest.raises(ValueError, match=r"^rule: 'static' and its value go together"):
-        Scheme(fmt, static=2.0)
+    with pytest.raises(ValueError, match=r"^rule: 'static' and 'percentile' go with a number"):
+        Scheme(fmt, value=2.0)
     with pytest.raises(TypeError, match=r"^format: expected a Format or a BlockFormat, got str"):
         Scheme("int8")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^scheme: expected a string or a Scheme, got int"):
