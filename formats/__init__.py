@@ -14,6 +14,7 @@ from narrowgauge.formats import catalogue as catalogue
 # isort: split
 from narrowgauge.formats import bitsandbytes as bitsandbytes
 from narrowgauge.formats import dynamic_tree as dynamic_tree
+from narrowgauge.formats import float_names as float_names
 from narrowgauge.formats import power_of_two as power_of_two
 from narrowgauge.formats import sign as sign
 from narrowgauge.formats.adaptivfloat import AdaptivFloatQuantized, adaptivfloat, quantize_adaptivfloat

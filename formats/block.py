@@ -137,7 +137,7 @@ class BlockFormat:
     @property
     def outer_divisor(self) -> float:
         """amax of a tensor over its outer scale."""
-        return self.element.max * self.scale_format.max
+        return self.element.amax_target * self.scale_format.max
 
     def outer_scale(self, amax: ArrayLike) -> Float32Array:
         """The per-tensor float32 scale of a two-level format from the tensor's amax (1 for a zero tensor)."""
@@ -160,7 +160,7 @@ class BlockFormat:
         chosen = rule or self.rule
         nan = int(self.scale_format.encode(np.nan))
         if self.two_level:
-            divisor = np.float32(self.element.max) * np.asarray(outer, dtype=np.float32)
+            divisor = np.float32(self.element.amax_target) * np.asarray(outer, dtype=np.float32)
             rounding = Rounding.UP if chosen is ScaleRule.RCEIL else Rounding.NEAREST_EVEN
             codes = self.scale_format.encode((safe / divisor).astype(np.float32), rounding)
             return np.where(finite, codes, nan).astype(self.scale_dtype)

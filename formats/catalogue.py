@@ -7,7 +7,7 @@ import re
 from narrowgauge.formats.block import BlockFormat
 from narrowgauge.formats.block_floating_point import bfp
 from narrowgauge.formats.codebook import CodebookFormat
-from narrowgauge.formats.floats import PARAMETERS, FloatFormat, from_parameters
+from narrowgauge.formats.floats import FloatFormat
 from narrowgauge.formats.integers import IntFormat, fixed_point
 from narrowgauge.formats.p3109 import p3109
 from narrowgauge.formats.registry import get, register, register_family
@@ -133,13 +133,6 @@ register_family(
     "int6",
     "integer of so many bits, `int8f6` with 6 of them behind the point; `int6_full` also encodes to its most negative "
     "code, `uint6` is unsigned",
-)
-register_family(
-    PARAMETERS,
-    from_parameters,
-    "e3m2b3",
-    "minifloat: exponent bits, mantissa bits, bias; `u…` unsigned, then `i` infinities, `n1` NaN codes, `z` NaN at -0, "
-    "`d` or `o` no subnormals (with or without a zero), `c` overflow clamps",
 )
 register_family(
     r"q(\d+)\.(\d+)",

@@ -69,6 +69,14 @@ class CodebookFormat(Format):
         return _rebuild, (type(self), {field.name: getattr(self, field.name) for field in fields(self)})
 
     @property
+    def family(self) -> str:
+        return "codebook"
+
+    @property
+    def layout(self) -> str:
+        return f"a table of {len(self.table)} values"
+
+    @property
     def bits(self) -> int:
         return (len(self.table) - 1).bit_length()
 

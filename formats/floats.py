@@ -5,17 +5,10 @@
 
 An all-ones exponent not consumed by NaN or Inf is an ordinary binade. Without subnormals E = 0 is one too, all of it
 (E8M0) or but for its first value, whose code is zero instead (DLFloat16, AdaptivFloat: `zero_at_bottom`).
-
-A format without a name is called after its parameters, `e3m2b3`, and `formats.get` reads such names back:
-
-    [u]e<exponent bits>m<mantissa bits>b<bias>[i][n<NaN codes>][z][o][d][c]
-    u no sign, i infinities, z NaN at negative zero, o no subnormals and no zero, d no subnormals but a zero,
-    c non-saturating overflow clamps
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +28,8 @@ class FloatFormat(Format):
     `has_infinity`: the code just below the NaNs of each sign is an infinity; `subnormals=False`: E = 0 is an
     ordinary binade and there is no zero (E8M0), unless `zero_at_bottom` makes its first code one (DLFloat16);
     `overflow_to_nan=False`: without an infinity, non-saturating overflow clamps (P3109 v4.0) instead of giving NaN
-    (OCP, ml_dtypes). bias: by default IEEE's, 2^(exponent_bits - 1) - 1.
+    (OCP, ml_dtypes). bias: by default IEEE's, 2^(exponent_bits - 1) - 1. Without a name it is called
+    after its parameters (see `float_names`).
     """
 
     exponent_bits: int
@@ -74,6 +68,16 @@ class FloatFormat(Format):
                 f"{self.name}: bias={self.bias} puts values at 2^{lowest} to 2^{highest}, "
                 "beyond float64 (2^-1074 to 2^1023)"
             )
+
+    @property
+    def family(self) -> str:
+        return "float"
+
+    @property
+    def layout(self) -> str:
+        sign = "1 sign, " if self.is_signed else "no sign, "
+        lowest = "" if self.subnormals else ", no subnormals"
+        return f"{sign}{self.exponent_bits} exponent and {self.mantissa_bits} mantissa bits, bias {self.bias}{lowest}"
 
     @property
     def bits(self) -> int:
@@ -280,7 +284,7 @@ class FloatFormat(Format):
 
 
 def _parameter_name(fmt: FloatFormat) -> str:
-    """The name that `from_parameters` reads back."""
+    """The name that `float_names` reads back."""
     name = "" if fmt.is_signed else "u"
     name += f"e{fmt.exponent_bits}m{fmt.mantissa_bits}b{fmt.bias}"
     name += "i" if fmt.has_infinity else ""
@@ -288,24 +292,3 @@ def _parameter_name(fmt: FloatFormat) -> str:
     name += "z" if fmt.nan_at_negative_zero else ""
     name += "" if fmt.subnormals else "d" if fmt.zero_at_bottom else "o"
     return name + ("" if fmt.overflow_to_nan else "c")
-
-
-PARAMETERS = r"(u)?e(\d+)m(\d+)b(-?\d+)(i)?(?:n(\d+))?(z)?([od])?(c)?"
-
-
-def from_parameters(match: re.Match[str]) -> FloatFormat:
-    """The format whose name `PARAMETERS` matched; ValueError for parameters that exclude one another."""
-    unsigned, exponent_bits, mantissa_bits, bias, infinity, nans, slot, bottom, clamps = match.groups()
-    return FloatFormat(
-        name=match[0],
-        exponent_bits=int(exponent_bits),
-        mantissa_bits=int(mantissa_bits),
-        bias=int(bias),
-        is_signed=unsigned is None,
-        subnormals=bottom is None,
-        zero_at_bottom=bottom == "d",
-        has_infinity=infinity is not None,
-        nan_codes=int(nans or 0),
-        nan_at_negative_zero=slot is not None,
-        overflow_to_nan=clamps is None,
-    )

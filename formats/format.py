@@ -101,6 +101,22 @@ class Format(ABC):
         """The scale rule of a scheme that names none: `amax`, or what a format is defined with."""
         return ScaleRule.AMAX
 
+    @property
+    @abstractmethod
+    def family(self) -> str:
+        """What kind of format this is, in a word or two, for tables."""
+
+    @property
+    @abstractmethod
+    def layout(self) -> str:
+        """What the bits of a code mean, in a sentence."""
+
+    @property
+    def amax_target(self) -> float:
+        """The value that scale rules take the largest magnitude of a group to: `max`, or, of formats whose precision
+        fades towards their ends, the end of the range that has most of it."""
+        return self.max
+
     @abstractmethod
     def decode(self, codes: ArrayLike) -> FloatArray:
         """Values (float64) of `codes`, an integer array of any shape; TypeError on any other dtype."""

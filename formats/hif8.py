@@ -1,6 +1,6 @@
 """HiFloat8 (Luo et al., "Ascend HiFloat8 Format for Deep Learning", arXiv 2409.16626): tapered precision by a prefix.
 
-    sign | dot, a prefix of 2 to 4 bits | exponent, D bits: its sign, then its magnitude without the leading 1 | mantissa
+    sign | dot, a prefix of 2 to 4 bits | exponent, D bits: a sign, a magnitude without its leading 1 | mantissa
 
     dot    D   exponents     mantissa      value
     11     4   ±8 … ±15      1 bit         ±(1 + M / 2)  · 2^E
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from narrowgauge.formats.format import Codes
-from narrowgauge.formats.posit import MirroredFormat
+from narrowgauge.formats.mirrored import MirroredFormat
 from narrowgauge.formats.registry import register
 from narrowgauge.formats.rounding import FloatArray, NanPolicy, Overflow, Rounding, fraction_between, rounds_away
 
@@ -57,6 +57,19 @@ def _magnitude(code: int) -> float:
 @dataclass(frozen=True, kw_only=True)
 class HiF8Format(MirroredFormat):
     """HiFloat8. `encode` rounds to nearest, ties away; `encode_hybrid` is the paper's second method."""
+
+    @property
+    def family(self) -> str:
+        return "tapered float"
+
+    @property
+    def layout(self) -> str:
+        return "1 sign, a prefix of 2 to 4 bits that tells the exponent's width, exponent, 3 to 0 mantissa bits"
+
+    @property
+    def amax_target(self) -> float:
+        """16, up to which the mantissa has three bits."""
+        return 16.0
 
     @property
     def bits(self) -> int:
@@ -118,12 +131,12 @@ class HiF8Format(MirroredFormat):
             float32             F: the upper 14 discarded bits      T: the last 14 bits of the mantissa
             float16, bfloat16   F: the upper 2 discarded bits       T: the last bit of the mantissa, then a 1
 
-        2^-23 <= |x| < 2^-22 is discarded whole, F then begins with the implicit 1; less becomes zero. So an exact float32
-        value, for which F = T = 0, moves away from zero: float32 that came from a 16-bit type is to be given as that.
+        2^-23 <= |x| < 2^-22 is discarded whole, and F then begins with the implicit 1; less becomes zero. Read to the
+        letter, as here, F >= T moves a float32 value of HiF8 with |E| >= 4 away from zero, since F = T = 0: give what
+        came from a 16-bit type as that type.
 
-        x: any shape, numbers that `source` holds. The bound |E| < 4, and the cases below 2^-22 and above 2^15, follow the
-        vendor's published conversion code, as the paper's equation (3) leaves them open. ValueError for an unknown
-        source and for numbers that it does not hold.
+        x: any shape, numbers that `source` holds. The bound on |E| and both ends, below 2^-22 and above 2^15, are those
+        of the vendor's published conversion code. ValueError for an unknown source and for numbers it does not hold.
         """
         with np.errstate(invalid="ignore"):  # a signalling NaN
             values = np.asarray(x, dtype=np.float64)

@@ -8,7 +8,7 @@ import numpy as np
 
 from narrowgauge.formats.block import BlockFormat
 from narrowgauge.formats.floats import FloatFormat
-from narrowgauge.formats.format import Format
+from narrowgauge.formats.format import MOST_LISTED_BITS, Format
 from narrowgauge.formats.registry import AnyFormat, get
 
 
@@ -35,22 +35,18 @@ def finfo(name: str | AnyFormat) -> FormatInfo:
     fmt = get(name)
     if isinstance(fmt, BlockFormat):
         outer = " × fp32 per tensor" if fmt.two_level else ""
-        scale = f"{fmt.scale_format.name} per {fmt.block_size}{outer}"
+        shared = "tensor" if fmt.tile == (None, None) else fmt.granularity if fmt.block_rows != 1 else fmt.block_size
+        micro = f" + {fmt.micro_bits} bit per {fmt.micro_size}" if fmt.micro_size else ""
+        scale = f"{fmt.scale_format.name} per {shared}{micro}{outer}"
         return _describe(fmt.element, fmt.name, "block", fmt.bits_per_value, scale)
-    return _describe(fmt, fmt.name, _family(fmt), float(fmt.bits), "")
-
-
-def _family(fmt: Format) -> str:
-    return {"FloatFormat": "float", "IntFormat": "integer", "RF8Format": "residual float"}.get(
-        type(fmt).__name__, "codebook"
-    )
+    return _describe(fmt, fmt.name, fmt.family, float(fmt.bits), "")
 
 
 def _describe(fmt: Format, name: str, family: str, bits: float, scale: str) -> FormatInfo:
     if isinstance(fmt, FloatFormat):
         finite = fmt.finite_codes
     else:
-        finite = int(np.isfinite(fmt.values()).sum()) if fmt.bits <= 16 else 2**fmt.bits
+        finite = int(np.isfinite(fmt.values()).sum()) if fmt.bits <= MOST_LISTED_BITS else 2**fmt.bits
     subnormal = fmt.smallest_subnormal
     normal = fmt.smallest_normal if isinstance(fmt, FloatFormat) else subnormal
     return FormatInfo(

@@ -33,6 +33,16 @@ class IntFormat(Format):
             raise ValueError(f"width: {self.name} takes 2 to 32 bits, got {self.width}")
 
     @property
+    def family(self) -> str:
+        return "integer"
+
+    @property
+    def layout(self) -> str:
+        kind = "two's complement" if self.is_signed else "unsigned"
+        point = f", {self.fraction_bits} of them behind the point" if self.fraction_bits else ""
+        return f"{kind}, {self.width} bits{point}; codes {self.min_code} to {self.max_code}"
+
+    @property
     def bits(self) -> int:
         return self.width
 

@@ -3,13 +3,13 @@
     code = sign | e,  e of bits - 1 bits        value = ±2^((e - top) / gamma),  top = 2^(bits - 1) - 1
 
 The largest magnitude is 1, so that an `amax` scale is amax itself and takes it to the top code; the paper's scale
-belongs to the smallest magnitude instead, which is the same grid. The rule is nearest in the logarithm, e clipped to its
-range: the border between two neighbours is their geometric mean. It is irrational, so no float64 is a tie, and it is
-decided by integer arithmetic. Multiplying a value by 2^(1/gamma) adds one to its code.
+belongs to the smallest magnitude instead, which is the same grid. The rule is nearest in the logarithm, e clipped to
+its range whatever the overflow rule: the border between two neighbours is their geometric mean. It is irrational, so no
+float64 is a tie, and it is decided by integer arithmetic. Multiplying a value by 2^(1/gamma) adds one to its code.
 
 `lns8g8` gives up e = 0 for a zero (code 0) and a NaN (only the sign bit): the paper's formula multiplies with sign(x),
 which is 0 at 0, and zeros of padding, dropout and ReLU have to stay zeros. Other values never round to zero by its own
-rule. `lns8g8_full` uses every code for a power, has neither zero nor NaN, and takes 0 to the smallest magnitude.
+rule. `lns8g8_full` uses every code for a power, has neither zero nor NaN, and takes ±0 to the smallest magnitude.
 
 The values are irrational. The table holds them rounded to float32, once; the borders are those of the exact values.
 """
@@ -23,7 +23,7 @@ from math import isqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from narrowgauge.formats.posit import MirroredFormat
+from narrowgauge.formats.mirrored import MirroredFormat
 from narrowgauge.formats.registry import register, register_family
 from narrowgauge.formats.rounding import FloatArray
 
@@ -69,6 +69,14 @@ class LNSFormat(MirroredFormat):
     @property
     def bits(self) -> int:
         return self.width
+
+    @property
+    def family(self) -> str:
+        return "logarithmic"
+
+    @property
+    def layout(self) -> str:
+        return f"1 sign, a logarithm of {self.width - 1} bits in steps of 1/{self.gamma} octave"
 
     def _parameter_name(self) -> str:
         return f"lns{self.width}g{self.gamma}" + ("" if self.zero else "_full")

@@ -18,9 +18,12 @@ the log2 3 = 1.585 that they hold).
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+N = TypeVar("N", bound=np.integer)
 Bytes = NDArray[np.uint8]
 
 WIDEST = 16
@@ -138,7 +141,7 @@ def _byte_array(packed: ArrayLike) -> Bytes:
     return _at_least_a_row(array, "packed")
 
 
-def _at_least_a_row(array: NDArray[np.integer], argument: str) -> NDArray[np.integer]:
+def _at_least_a_row(array: NDArray[N], argument: str) -> NDArray[N]:
     if array.ndim == 0:
         raise ValueError(
             f"{argument}: got a scalar, accepted: arrays of at least one axis, the last of which is packed"
@@ -151,7 +154,7 @@ def _check_row(array: Bytes, expected: int, content: str) -> None:
         raise ValueError(f"packed: got {array.shape[-1]} bytes in a row, accepted for {content}: {expected}")
 
 
-def _padded(array: NDArray[np.integer], group: int) -> NDArray[np.integer]:
+def _padded(array: NDArray[N], group: int) -> NDArray[N]:
     """[..., n] as [..., ceil(n / group), group], with zeros at the end."""
     count = array.shape[-1]
     groups = -(-count // group)

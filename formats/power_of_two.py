@@ -2,7 +2,7 @@
 
 `luq_fp4` (Chmiel et al., arXiv 2112.10769): sign, three exponent bits; code 0 is zero and code i is α · 2^(i - 1), here
 with α = 1: ±1, 2, 4 … 64. Under the rule `amax` the scale is α = amax / 64, so nothing is clipped. (The paper's
-equation 11 prints another power of two for b = 3; its code was corrected to the seven powers that three bits hold.)
+equation 11 prints amax / 16 and its released code has amax / 127; three exponent bits hold a zero and seven powers.)
 Rounded stochastically it is the paper's quantizer: below α a value becomes α with probability |x| / α and else zero
 (stochastic underflow), between two powers it goes up in proportion to its distance, and the expectation is x.
 

@@ -62,6 +62,14 @@ class RF8Format(CodebookFormat):
     bias: int = 15
 
     @property
+    def family(self) -> str:
+        return "residual float"
+
+    @property
+    def layout(self) -> str:
+        return f"1 sign, 4 exponent bits with bias {self.bias}, 3 bits for one of 7 sums of two powers of two"
+
+    @property
     def default_rounding(self) -> Rounding | None:
         return None
 

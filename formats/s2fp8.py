@@ -63,7 +63,9 @@ def squeezed(x: ArrayLike, alpha: float, beta: float) -> FloatArray:
     values = np.asarray(x, dtype=np.float64)
     logs = np.log2(np.abs(values), out=np.zeros_like(values), where=values != 0)
     # alpha · (log2 |x| + beta / alpha) rather than alpha · log2 |x| + beta: where alpha is large they nearly cancel.
-    return np.where(values == 0, values, np.copysign(np.exp2(alpha * (logs + beta / alpha)), values))
+    with np.errstate(over="ignore"):
+        magnitude = np.exp2(alpha * (logs + beta / alpha))
+    return np.where(values == 0, values, np.copysign(magnitude, values))
 
 
 def unsqueezed(y: ArrayLike, alpha: float, beta: float) -> FloatArray:
@@ -72,7 +74,9 @@ def unsqueezed(y: ArrayLike, alpha: float, beta: float) -> FloatArray:
     logs = np.log2(np.abs(values), out=np.zeros_like(values), where=values != 0)
     if np.isnan(alpha):
         return np.full(values.shape, np.nan)
-    return np.where(values == 0, values, np.copysign(np.exp2((logs - beta) / alpha), values))
+    with np.errstate(over="ignore"):
+        magnitude = np.exp2((logs - beta) / alpha)
+    return np.where(values == 0, values, np.copysign(magnitude, values))
 
 
 def quantize_s2fp8(

@@ -4,7 +4,8 @@ Everything here is float32 arithmetic, one correctly rounded operation at a time
 reproduce it bit for bit. Power-of-two rules take exponents from bit fields, never from a floating-point log2
 (which is wrong for the predecessors of powers of two).
 
-With M the largest element, emax = floor(log2 M), b its stored mantissa bits:
+With M the element's `amax_target` (its largest value, but for formats of tapered precision), emax = floor(log2 M),
+b its stored mantissa bits:
 
 | rule         | scale                                                  | largest scaled value |
 |--------------|--------------------------------------------------------|----------------------|
@@ -41,7 +42,7 @@ SMALLEST_OUTER_SCALE = 2.0**-100
 
 def exponent_parameters(element: Format, rule: ScaleRule) -> tuple[int, int]:
     """(carry, emax): of normal amax, the scale exponent is `((bits(amax) + carry) >> 23) - 127 - emax`."""
-    mantissa, exponent = np.frexp(element.max)
+    mantissa, exponent = np.frexp(element.amax_target)
     emax = int(exponent) - 1
     max_field = int((2.0 * float(mantissa) - 1.0) * 2**23)
     if rule is ScaleRule.FLOOR:
@@ -99,7 +100,7 @@ def scale_from_amax(amax: ArrayLike, element: Format, rule: ScaleRule, static: f
     search take the clipping point in the place of amax."""
     a = np.asarray(amax, dtype=np.float32)
     if rule is ScaleRule.AMAX or rule.searches:
-        return amax_scale(a, element.max, zero=zero_scale(element))
+        return amax_scale(a, element.amax_target, zero=zero_scale(element))
     finite = np.isfinite(a)
     if rule is ScaleRule.STATIC:
         if static is None:

@@ -6,21 +6,24 @@
     linear takum        (1 - 3 S + m) · 2^((-1)^S (c + S))
     logarithmic takum   (-1)^S · sqrt(e)^((-1)^S (c + m))
 
-Bits that no longer fit are 0. Code 0 is zero, 10…0 is NaR; the code of -x is the two's complement of that of x. From 12
-bits on the characteristic reaches -255 to 254 whatever the width. Names are those of libtakum's second version: `takum8`
-is linear, `takum_log8` logarithmic. Linear values are exact in float64 but exceed float32 (2^239 in 8 bits): quantise
-with a fixed scale (`takum8:static=1`), which the range makes do, as kernels and `amax` scales work in float32.
+Bits that no longer fit are 0. Code 0 is zero, 10…0 is NaR; the code of -x is the two's complement of that of x. From
+12 bits on the characteristic reaches -255 to 254 whatever the width. Names are those of libtakum's second version:
+`takum8` is linear, `takum_log8` logarithmic.
+
+Values exceed float32 (2^239 in 8 bits), in which kernels and `amax` scales work: quantise with a fixed scale, as in
+`takum8:static=1`, for which the range is made.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from decimal import Context, Decimal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from narrowgauge.formats.posit import BitStringFormat
+from narrowgauge.formats.mirrored import BitStringFormat
 from narrowgauge.formats.registry import register, register_family
 from narrowgauge.formats.rounding import FloatArray
 
@@ -45,8 +48,8 @@ def _characteristic(codes: NDArray[np.int64], width: int) -> tuple[NDArray[np.in
 class TakumFormat(BitStringFormat):
     """The linear or (`logarithmic`) takum of `width` bits. See `takum`.
 
-    Values of logarithmic takums are irrational: the table holds them rounded to float64, once, while the break points of
-    the own rule are decided exactly.
+    Values of logarithmic takums are irrational: the table holds them rounded to float64, once, while the borders of
+    their own rule are those of the exact values.
     """
 
     logarithmic: bool = False
@@ -55,6 +58,20 @@ class TakumFormat(BitStringFormat):
         if not 2 <= self.width <= 16:
             raise ValueError(f"width: takums take 2 to 16 bits, got {self.width}")
         super().__post_init__()
+
+    @property
+    def family(self) -> str:
+        return "takum"
+
+    @property
+    def layout(self) -> str:
+        kind = "logarithmic" if self.logarithmic else "linear"
+        return f"{self.width} bits, {kind}: sign, direction, 3 regime bits, characteristic, mantissa"
+
+    @cached_property
+    def amax_target(self) -> float:
+        """The value next to 2, up to which the characteristic needs no bits and the mantissa has most."""
+        return float(self.round(2.0))
 
     def _parameter_name(self) -> str:
         return f"takum_log{self.width}" if self.logarithmic else f"takum{self.width}"

@@ -41,6 +41,11 @@ def chosen(
     return np.where((side > 0) | ((side == 0) & takes_above), above, below)
 
 
+def straddles(below: np.ndarray, above: np.ndarray, mode: Rounding) -> np.ndarray:
+    """Where zero lies between two neighbours, `toward_zero` has nothing to go to; formats decide for themselves."""
+    return (below < 0) & (above > 0) & (mode is Rounding.TOWARD_ZERO)
+
+
 def same(actual: np.ndarray, expected: np.ndarray) -> bool:
     return bool(np.array_equal(actual, expected, equal_nan=True))
 
@@ -58,7 +63,7 @@ def test_rounding_of_neighbours_and_midpoints(fmt: Format, levels: np.ndarray, m
         (middle, 0, exact),
         (succ, 1, exact),
     ):
-        keep = keep & (x > below) & (x < above)
+        keep = keep & (x > below) & (x < above) & ~straddles(below, above, mode)
         x, lo, hi = x[keep], below[keep], above[keep]
         expected = chosen(mode, x, lo, hi, np.full(x.shape, side), is_odd(fmt, levels, lo))
         assert same(fmt.round(x, mode), expected), side
@@ -72,7 +77,9 @@ def test_rounding_equals_an_exact_search(
     spread = np.exp2(rng.uniform(np.log2(fmt.smallest_subnormal) - 3, np.log2(fmt.max), 150))
     x = np.concatenate([spread, -spread, rng.choice(levels, 60), rng.uniform(fmt.min, fmt.max, 60)])
     middle = rng.choice(levels[1:] + levels[:-1], 40) / 2 if len(levels) > 1 else levels
-    x = np.concatenate([x, x.astype(np.float32).astype(np.float64), [0.0, 2.0**-1074, -(2.0**-1074), 1e-300, -1e-300]])
+    with np.errstate(over="ignore"):  # takums exceed float32
+        narrow = x.astype(np.float32).astype(np.float64)
+    x = np.concatenate([x, narrow, [0.0, 2.0**-1074, -(2.0**-1074), 1e-300, -1e-300]])
     x = np.concatenate([x, middle, np.nextafter(middle, np.inf), np.nextafter(middle, -np.inf)])
     x = x[(x > levels[0]) & (x < levels[-1]) & ~np.isin(x, levels)]
     low = np.array([bisect_right(exact, Fraction(value)) - 1 for value in x.tolist()], dtype=np.int64)
@@ -80,7 +87,8 @@ def test_rounding_equals_an_exact_search(
     side = np.array([(t > 0) - (t < 0) for t in twice], dtype=np.int64)
     above = levels[np.minimum(low + 1, len(levels) - 1)]
     expected = chosen(mode, x, levels[low], above, side, is_odd(fmt, levels, levels[low]))
-    assert same(fmt.round(x, mode), expected)
+    keep = ~straddles(levels[low], above, mode)
+    assert same(fmt.round(x, mode)[keep], expected[keep])
 
 
 def test_nearest_keeps_order_and_repeats_itself(fmt: Format, rng: np.random.Generator) -> None:
@@ -96,6 +104,7 @@ def test_undirected_modes_are_odd_functions(symmetric_fmt: Format, rng: np.rando
     values = np.unique(fmt.values()[np.isfinite(fmt.values())])
     x = rng.standard_normal(2000) * np.exp2(rng.uniform(-12, 12, 2000))
     x = np.concatenate([x, (values[1:] + values[:-1]) / 2])
+    x = x if fmt.has_zero else x[np.abs(x) >= fmt.smallest_subnormal]
     for mode in (None, "nearest_even", "nearest_away", "nearest_zero", "toward_zero", "to_odd"):
         assert same(fmt.round(-x, mode), -fmt.round(x, mode)), mode
     assert same(fmt.round(-x, "up"), -fmt.round(x, "down"))

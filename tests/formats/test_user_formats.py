@@ -75,7 +75,7 @@ def test_a_scheme_makes_the_name_of_its_format_known() -> None:
 
 def test_a_name_means_one_format() -> None:
     Scheme(CodebookFormat.from_values([0, 1], name="taken_once"))
-    with pytest.raises(ValueError, match=r"^name: 'taken_once' already means a different format; give this one another"):
+    with pytest.raises(ValueError, match=r"^name: 'taken_once' already means a different format; give this"):
         Scheme(CodebookFormat.from_values([0, 2], name="taken_once"))
     with pytest.raises(ValueError, match="already means a different format"):
         Scheme(FloatFormat(name="int8", exponent_bits=4, mantissa_bits=3))

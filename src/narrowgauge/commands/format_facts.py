@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 
 from narrowgauge import formats
+from narrowgauge.commands.format_layout import bit_fields, special_codes
+from narrowgauge.commands.format_sqnr import sqnr_table
 from narrowgauge.commands.output import number
-from narrowgauge.formats import BlockFormat, CodebookFormat, FloatFormat, Format, FormatInfo, IntFormat
+from narrowgauge.formats import BlockFormat, Format, FormatInfo
+from narrowgauge.formats.hardware import native_support
 
 COLUMNS = ("<name", "<family", "bits", "max", "smallest", "epsilon", "finite codes", "inf", "NaN", "<scale")
 NUM_SHOWN = 16
 MAX_LISTED_BITS = 8
 LINE_WIDTH = 64
+MOST_OCTAVES = 24
 _DENSITIES = ((0, " "), (1, "|"), (2, "2"), (3, "3"), (5, "+"), (9, "#"))
 """How the number line shows that at least so many values share a column."""
 
@@ -32,28 +36,49 @@ PAGE_END = """
   its element, before the scale.
 - **finite codes**: how many codes are numbers; of `e4m3fn`'s 256, two are NaN.
 
-By rule, beside the registered names: `q<m>.<n>` (fixed point, m integer and n fraction bits, and a sign),
-`rf8b<bias>` (RF8 with another exponent bias) and `binary<k>p<p>[s|u][e|f]` (IEEE P3109: k bits, precision p, signed or
-unsigned, extended with infinities or finite). Aliases: `mxfp8` is `mxfp8_e4m3`, `mxfp6` is `mxfp6_e2m3`; `float16`,
-`half` and `bfloat16` are `fp16` and `bf16`.
+## Names by rule
+
+Beside the registered names, these are made when they are asked for:
+
+{families}
+
+Aliases: `mxfp8` is `mxfp8_e4m3`, `mxfp6` is `mxfp6_e2m3`; `float32`, `float16`, `half` and `bfloat16` are `fp32`,
+`fp16`, `fp16` and `bf16`; `smx9`, `smx6` and `smx4` are `mx9`, `mx6` and `mx4`.
+
+## Formats of your own
+
+```python
+from narrowgauge.formats import BlockFormat, CodebookFormat, FloatFormat, IntFormat, Scheme, register
+
+fmt = FloatFormat(exponent_bits=3, mantissa_bits=2)       # called e3m2b3; bias, NaN, infinities, subnormals as you like
+book = CodebookFormat.from_values([-1, -0.3, 0, 0.3, 1], name="five")
+scheme = Scheme(book, (1, 128))                          # "five/1x128"
+register(book)                                           # to have it listed, and known by name from the start
+```
+
+They work wherever a registered format does: `quantize`, matrix products, recipes, optimizer states, the numerics
+harness; on the CPU and in Triton, by table where bit arithmetic does not serve.
 
 ## Schemes
 
-A scheme says how a tensor is stored in a format, in one line: `format[/granularity][:rule][+sr]`.
+A scheme says how a tensor is stored in a format, in one line: `format[/granularity][:rule][+option]*`.
 
 | part | accepted | meaning |
 |---|---|---|
 | granularity | `tensor` (default), `row`, `col`, `RxC` | which values share a scale |
-| rule | `amax` (default), `floor`, `ceil`, `rceil`, `even`, `pow2`, `static=S` | how their amax becomes the scale |
+| rule | `amax` (or `real`), `floor`, `ceil`, `rceil`, `even`, `pow2`, `mse` | how their magnitudes become the scale |
+| rule | `percentile=P`, `static=S` | the same, with a number |
 | option | `+sr` | stochastic rounding, from an explicit seed |
+| option | `+ftz` | subnormal results become zero |
 
-Rows are everything but the last axis; groups at ragged edges are smaller and have their own scale. The rules are
-defined in [the numerics contract](numerics-contract.md#scales).
+Without a rule a scheme has its format's own: `amax` for most, `floor` or `pow2` for those that are defined with a
+power of two. Rows are everything but the last axis; groups at ragged edges are smaller and have their own scale. The
+rules are defined in [the numerics contract](numerics-contract.md#scales).
 
-Examples: `e4m3fn`, `e4m3fn/row`, `e4m3fn/1x128`, `e4m3fn/128x128:pow2`, `int8/32x32+sr`, `rf8/row`. Block formats bring
-their own granularity: `mxfp8`, `mxfp4:floor`, `nvfp4+sr`. The kernels quantise to floats, integers and RF8 of
-at most 8 bits, alone or in blocks; 16-bit formats and the codebooks `nf4`, `dynamic8` and `udynamic8` encode and decode
-in `narrowgauge.formats`.
+Examples: `e4m3fn`, `e4m3fn/row`, `e4m3fn/1x128`, `e4m3fn/128x128:pow2`, `int8/32x32+sr`, `int4/1x64:mse`, `rf8/row`,
+`nf4/1x64`. Block formats bring their own granularity: `mxfp8`, `mxfp4:floor`, `nvfp4+sr`, `nvfp4:rceil` (scales
+rounded up), `nvfp4_2d`, `msfp12`, `hbfp8`, `mx9`. The kernels quantise to formats of at most 8 bits; wider ones encode
+and decode in `narrowgauge.formats`.
 """
 
 
@@ -88,18 +113,12 @@ def layout(name: str) -> str:
     fmt: Format | BlockFormat = formats.get(name)
     if isinstance(fmt, BlockFormat):
         outer = ", and the whole tensor a float32" if fmt.two_level else ""
-        scale = f"{fmt.block_size} values share one {fmt.scale_format.name} scale{outer}"
+        shared = fmt.granularity if fmt.block_rows != 1 else fmt.block_size
+        scale = f"{shared} values share one {fmt.scale_format.name} scale{outer}"
+        if fmt.micro_size:
+            scale += f", and {fmt.micro_size} of them {fmt.micro_bits} further exponent bit"
         return f"blocks of {fmt.element.name} ({scale}; rule {fmt.rule})"
-    if isinstance(fmt, FloatFormat):
-        sign = "1 sign, " if fmt.signed else "no sign, "
-        return f"{sign}{fmt.exponent_bits} exponent and {fmt.mantissa_bits} mantissa bits, bias {fmt.bias}"
-    if isinstance(fmt, IntFormat):
-        kind = "two's complement" if fmt.signed else "unsigned"
-        point = f", {fmt.fraction_bits} of them behind the point" if fmt.fraction_bits else ""
-        return f"{kind}, {fmt.width} bits{point}; codes {fmt.min_code} to {fmt.max_code}"
-    if isinstance(fmt, CodebookFormat):
-        return f"a table of {2**fmt.bits} values"
-    return f"codes of {fmt.bits} bits"
+    return fmt.layout
 
 
 def facts(name: str) -> dict[str, str]:
@@ -136,21 +155,46 @@ def positive_values(name: str) -> list[float] | None:
 
 
 def number_line(levels: list[float]) -> str:
-    """Two lines of text from 0 to the largest value: how many values lie in each column, and the axis."""
+    """Lines of text from 0 to the largest value: how many values lie in each column, and the axis; then how many each
+    power of two has."""
     largest = levels[-1]
     columns = np.minimum((np.array([0.0, *levels]) / largest * (LINE_WIDTH - 1)).astype(int), LINE_WIDTH - 1)
     counts = np.bincount(columns, minlength=LINE_WIDTH)
     marks = "".join([mark for bound, mark in _DENSITIES if count >= bound][-1] for count in counts)
     axis = f"0{number(largest, 6):>{LINE_WIDTH - 1}}"
-    return f"  {marks}\n  {axis}\n  (| one value in this column, 2 and 3 so many, + at least 5, # at least 9)"
+    legend = "(| one value in this column, 2 and 3 so many, + at least 5, # at least 9)"
+    return f"  {marks}\n  {axis}\n  {legend}\n\n{octave_line(levels)}"
+
+
+def octave_line(levels: list[float]) -> str:
+    """How many values lie between each power of two and the next; of many powers, every so many together."""
+    exponents = np.frexp(np.array(levels))[1] - 1
+    first, last = int(exponents[0]), int(exponents[-1])
+    step = -(-(last - first + 1) // MOST_OCTAVES)
+    counts = np.bincount((exponents - first) // step)
+    width = max(len(str(int(counts.max()))), *(len(str(e)) for e in range(first, last + 1, step))) + 1
+    heads = "".join(f"{first + i * step:>{width}}" for i in range(len(counts)))
+    cells = "".join(f"{count:>{width}}" for count in counts)
+    each = "from 2^e" if step == 1 else f"from 2^e on, {step} powers of two together"
+    return f"  e      {heads}\n  values {cells}   ({each})"
 
 
 def describe(name: str) -> dict[str, Any]:
-    """`finfo` as plain data, with the layout and, up to 8 bits, the value of every code (text if it is not finite)."""
-    element = element_of(name)
+    """`finfo` as plain data, with the layout, special codes, SQNR on known distributions, hardware that has the format
+    and, up to 8 bits, the value of every code (text if it is not finite)."""
+    chosen, element = formats.get(name), element_of(name)
     listed = element.values().tolist() if element.bits <= MAX_LISTED_BITS else None
     values = None if listed is None else [value if math.isfinite(value) else str(value) for value in listed]
-    return {**asdict(formats.finfo(name)), "layout": layout(name), "values": values}
+    codes = [dict(zip(("code", "value", "meaning"), row, strict=True)) for row in special_codes(element)]
+    return {
+        **asdict(formats.finfo(name)),
+        "layout": layout(name),
+        "fields": [list(part) for part in bit_fields(element)],
+        "special_codes": codes,
+        "sqnr_db": sqnr_table(chosen),
+        "hardware": [support._asdict() for support in native_support(chosen)],
+        "values": values,
+    }
 
 
 def markdown() -> str:
@@ -161,4 +205,5 @@ def markdown() -> str:
     for name in formats.names():
         cells = table_row(formats.finfo(name))
         lines.append("| " + " | ".join((f"`{cells[0]}`", *cells[1:])) + " |")
-    return "\n".join([*lines, PAGE_END])
+    rules = [f"- `{family.example}`: {family.meaning}." for family in formats.families()]
+    return "\n".join([*lines, PAGE_END.replace("{families}", "\n".join(rules))])
