@@ -27,6 +27,7 @@ class Family:
 _FORMATS: dict[str, AnyFormat] = {}
 _ALIASES: dict[str, str] = {}
 _USED: dict[str, AnyFormat] = {}
+_MADE: dict[str, AnyFormat] = {}
 _FAMILIES: list[Family] = []
 
 
@@ -93,7 +94,9 @@ def get(name: str | AnyFormat) -> Any:
 
 
 def _from_family(name: str) -> AnyFormat | None:
-    for family in _FAMILIES:
-        if match := family.pattern.fullmatch(name):
-            return family.make(match)
-    return None
+    if name not in _MADE:
+        for family in _FAMILIES:
+            if match := family.pattern.fullmatch(name):
+                _MADE[name] = family.make(match)
+                break
+    return _MADE.get(name)

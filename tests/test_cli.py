@@ -13,9 +13,7 @@ import pytest
 import torch
 
 import narrowgauge
-from narrowgauge import formats
 from narrowgauge.cli import COMMANDS, main
-from narrowgauge.commands import format_facts
 
 ROOT = Path(__file__).resolve().parent.parent
 ACTIONS = [["bench", "quantize"], ["bench", "linear"], ["bench", "compile-matrix"], ["methods", "list"]]
@@ -112,42 +110,6 @@ def test_a_mistake_is_one_line_on_stderr_and_status_2(words, hint, capsys):
 def test_traceback_can_be_asked_for():
     with pytest.raises(ValueError, match="unknown name"):
         main(["--traceback", "formats", "nonsense"])
-
-
-def test_formats_lists_every_registered_format(capsys):
-    status, out, _ = run(capsys, "formats")
-    assert status == 0
-    assert [line.split()[0] for line in out.splitlines()[2:]] == list(formats.names())
-
-
-def test_formats_json_is_a_list_with_the_facts(capsys):
-    rows = json.loads(run(capsys, "formats", "--json")[1])
-    assert [row["name"] for row in rows] == list(formats.names())
-    (e4m3fn,) = (row for row in rows if row["name"] == "e4m3fn")
-    assert (e4m3fn["bits"], e4m3fn["max"], e4m3fn["finite_codes"], e4m3fn["has_inf"]) == (8.0, 448.0, 254, False)
-
-
-@pytest.mark.parametrize("name", [*formats.names(), "q3.4", "rf8b3", "binary6p3ue"])
-def test_every_format_can_be_described_as_text_and_as_json(name, capsys):
-    assert run(capsys, "formats", name)[1].startswith(f"{formats.get(name).name}: ")
-    described = json.loads(run(capsys, "formats", name, "--json")[1])
-    assert described["max"] == formats.finfo(name).max
-
-
-def test_format_json_has_the_value_of_every_code(capsys):
-    values = json.loads(run(capsys, "formats", "e4m3fn", "--json")[1])["values"]
-    assert (len(values), values[0x7E], values[0x7F], values[1]) == (256, 448.0, "nan", 2.0**-9)
-
-
-def test_number_line_of_e2m1fn_has_a_mark_for_each_value():
-    marks, axis, _ = format_facts.number_line([0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]).splitlines()
-    assert marks.count("|") == 8  # zero is the first
-    assert axis.split() == ["0", "6"]
-
-
-def test_page_of_formats_is_current(capsys):
-    page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
-    assert run(capsys, "formats", "--markdown")[1] == page, "narrowgauge formats --markdown > docs/formats.md"
 
 
 def test_methods_list_is_machine_readable(capsys):

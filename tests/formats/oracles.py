@@ -6,7 +6,7 @@ versions it was read from and the known contradictions.
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import ml_dtypes
 import numpy as np
@@ -25,6 +25,7 @@ READ_FROM = {
     "apytypes": "0.5.1",
     "pychop": "0.6.2",
     "qtorch": "0.3.0",
+    "microxcaling": "7bc4195",
 }
 """The versions that the tests were read from; `docs/oracles.md` names the same."""
 
@@ -128,9 +129,16 @@ def differences(actual: np.ndarray, expected: np.ndarray, x: np.ndarray) -> str:
     return f"{len(wrong)} of {len(x)} differ: {some}" if len(wrong) else ""
 
 
+def _installed(oracle: str) -> str:
+    try:
+        return version(oracle)
+    except PackageNotFoundError:  # a source tree on the path
+        return "(no version)"
+
+
 def read(oracle: str, got: object, expected: object) -> None:
     """Asserts that an oracle still does what was read from it; otherwise says which version does something else."""
-    installed, old = version(oracle), READ_FROM[oracle]
+    installed, old = _installed(oracle), READ_FROM[oracle]
     same_still = np.array_equal(np.asarray(got, dtype=np.float64), np.asarray(expected, dtype=np.float64), equal_nan=True)
     assert same_still, (
         f"{oracle} {installed} gives {got} where {old} gave {expected}. A contradiction has gone or changed: read what "

@@ -1,12 +1,12 @@
 """Against the oracles of the extra `oracles`, each skipped where it is not installed: agreement.
 
-HiF8 and narrow floats by en-dtypes, posits by SoftPosit, the OCP and P3109 types by bitstring, IEEE-like floats of any
-width in ten rounding modes by apytypes, P3109 in nine by pychop.
+FP4 and FP6 by en-dtypes, the OCP and P3109 types by bitstring, IEEE-like floats of any width in eight rounding modes
+by apytypes, P3109 in nine and MX blocks by pychop. HiF8 (en-dtypes) and posits (SoftPosit) are compared where they are
+tested, in `test_hif8.py` and `test_posit.py`.
 """
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +18,6 @@ from narrowgauge.formats import FloatFormat, p3109, quantize_reference
 from tests.formats.oracles import EVERY_BF16, EVERY_FP16, around, differences, million, same, wide
 
 EN_DTYPES = {"e1m2": "float4_e1m2", "e2m1fn": "float4_e2m1", "e2m3fn": "float6_e2m3", "e3m2fn": "float6_e3m2"}
-SOFTPOSIT = {"posit8es0": 8, "posit16es1": 16, "posit8es2": None, "posit16es2": None, "posit6es2": None}
 BITSTRING = {
     "e4m3fn": ("e4m3mxfp_saturate", "e4m3mxfp_overflow"),
     "e5m2": ("e5m2mxfp_saturate", "e5m2mxfp_overflow"),
@@ -26,11 +25,10 @@ BITSTRING = {
     "e2m3fn": ("e2m3mxfp", None),
     "e2m1fn": ("e2m1mxfp", None),
     "int8f6_full": ("mxint", None),
-    "bf16": (None, "bfloat"),
     "binary8p3se": (None, "p3binary"),
     "binary8p4se": (None, "p4binary"),
 }
-IEEE = ["e5m2", "e4m3", "e3m4", "e5m6", "fp16", "bf16", "tf32", "e6m9b31i", "e2m3b1i"]
+IEEE = ["e5m2", "e4m3", "e3m4", "e5m6", "fp16", "bf16", "tf32", "e6m9b31in511", "e2m3b1in7"]
 APYTYPES_MODES = {
     "nearest_even": "TIES_EVEN",
     "nearest_away": "TIES_AWAY",
@@ -70,50 +68,31 @@ def test_narrow_floats_equal_en_dtypes(name: str) -> None:
     assert not differences(fmt.encode(x), x.astype(dtype).view(np.uint8), x)
 
 
-def test_hif8_equals_en_dtypes() -> None:
-    dtype, fmt = oracle("en_dtypes").hifloat8, formats.get("hif8")
-    assert same(fmt.values(), fmt.all_codes().view(dtype).astype(np.float32).astype(np.float64))
-    spread = formats.get("e5m2")  # its binades are those of HiF8, and a few more are added to them
-    with np.errstate(invalid="ignore"):
-        x = np.concatenate([EVERY_FP16, EVERY_BF16, around(fmt), million(spread)])
-        expected = x.astype(dtype).view(np.uint8)
-    assert not differences(fmt.encode(x, overflow="nonsaturating"), expected, x)
-
-
-def softposit_codes(module: ModuleType, name: str, x: np.ndarray) -> np.ndarray:
-    width = formats.get(name).bits
-    if (fixed := SOFTPOSIT[name]) is not None:
-        convert = getattr(module, f"convertDoubleToP{fixed}")
-        return np.array([convert(each).v for each in x.tolist()])
-    return np.array([module.convertDoubleToPX2(each, width).v >> (32 - width) for each in x.tolist()])
-
-
-@pytest.mark.parametrize("name", SOFTPOSIT)
-def test_posits_equal_softposit(name: str) -> None:
-    module, fmt = oracle("softposit"), formats.get(name)
-    x = np.concatenate([around(fmt), fmt.thresholds[1:], -fmt.thresholds[1:], [1e30, -1e-30]]).astype(np.float64)
-    x = np.concatenate([x, np.nextafter(x, np.inf), np.nextafter(x, -np.inf)])
-    x = x if fmt.bits <= 8 else np.random.default_rng(1).choice(x, 40_000)
-    assert not differences(fmt.encode(x), softposit_codes(module, name, x), x)
-    values = fmt.values()
-    codes = fmt.all_codes()[~np.isnan(values)]
-    assert np.array_equal(softposit_codes(module, name, values[codes]), codes)
-
-
 @pytest.mark.parametrize("name", BITSTRING)
 def test_ocp_and_p3109_types_equal_bitstring(name: str) -> None:
     bits, fmt = oracle("bitstring").Bits, formats.get(name)
     for theirs, overflow in zip(BITSTRING[name], ("saturate", "nonsaturating"), strict=True):
         if theirs is None:
             continue
-        codes = range(0, 2**fmt.bits, 1 if fmt.bits <= 8 else 7)
-        values = np.array([getattr(bits(uint=code, length=fmt.bits), theirs) for code in codes])
-        assert same(fmt.decode(np.array(codes)), values)
+        values = np.array([getattr(bits(uint=code, length=fmt.bits), theirs) for code in range(2**fmt.bits)])
+        assert same(fmt.values(), values)
         x = wide(np.concatenate([around(fmt), EVERY_FP16[::17], EVERY_BF16[::17]]))
         x = np.random.default_rng(2).choice(x[~np.isnan(x)], 20_000)
         expected = np.array([bits(**{theirs: each}).uint for each in x.tolist()])
-        actual = fmt.encode(x, overflow=overflow).astype(np.int64) & (2**fmt.bits - 1)
-        assert not differences(actual, expected, x)
+        # Values, not codes: bitstring has one NaN, with a sign.
+        assert not differences(fmt.round(x, overflow=overflow), fmt.decode(expected), x)
+
+
+def test_bf16_codes_are_those_of_bitstring() -> None:
+    """Its rounding to them is a contradiction, and tested as one."""
+    bits, fmt = oracle("bitstring").Bits, formats.get("bf16")
+    values = np.array([bits(uint=code, length=16).bfloat for code in range(2**16)])
+    assert same(fmt.values(), values)
+
+
+def test_powers_of_two_are_those_of_bitstring() -> None:
+    bits, fmt = oracle("bitstring").Bits, formats.get("e8m0fnu")
+    assert same(fmt.values(), np.array([bits(uint=code, length=8).e8m0mxfp for code in range(256)]))
 
 
 @pytest.mark.parametrize("mode", APYTYPES_MODES)
@@ -152,6 +131,9 @@ def test_p3109_equals_pychop_in_every_mode(mode: str) -> None:
             options = {} if bits is None else {"srbits": bits, "srnumbits": 8}
             expected = module.p3109_quantize(x, theirs, rounding=PYCHOP_MODES[mode], saturate=saturate, **options)
             actual = fmt.round(x, mode, overflow=overflow, random_bits=bits, num_random_bits=8)
+            if mode == "to_odd" and not saturate:  # pychop goes to infinity as well
+                inside = np.abs(x) <= fmt.max
+                actual, expected, x = actual[inside], expected[inside], x[inside]
             assert not differences(actual, expected, x), (fmt.name, overflow)
 
 
@@ -163,8 +145,5 @@ def test_blocks_equal_pychop(name: str) -> None:
     x *= np.exp2(np.random.default_rng(8).integers(-20, 20, (200, 1))).astype(np.float32)
     expected = np.stack([np.asarray(module.mx_quantize(row.astype(np.float64), theirs)) for row in x])
     ours = quantize_reference(x, f"{name}:floor").dequantize()
-    assert not differences(ours.ravel(), expected.ravel(), x.ravel())
+    assert not differences(ours.ravel() + 0.0, expected.ravel() + 0.0, x.ravel())  # pychop has no -0
 
-
-def test_the_extra_names_every_oracle_that_is_used_here() -> None:
-    assert importlib.import_module("importlib.metadata")

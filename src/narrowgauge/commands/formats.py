@@ -82,7 +82,7 @@ def _print_one(name: str) -> None:
 
     fmt, element = formats.get(name), facts.element_of(name)
     print_text(f"{formats.finfo(name).name}: {facts.layout(name)}\n")
-    if fmt is not element:
+    if isinstance(fmt, formats.BlockFormat):
         print_text(block_diagram(fmt) + "\n")
     print_text(bit_diagram(element) + "\n")
     for fact, text in facts.facts(name).items():
@@ -100,7 +100,7 @@ def _print_one(name: str) -> None:
     table = sqnr_table(fmt)
     if table:
         heads = list(next(iter(table.values())))
-        what = "rule of the blocks" if fmt is not element else "which values share one"
+        what = "rule of the blocks" if isinstance(fmt, formats.BlockFormat) else "which values share one"
         print_text(f"\nSignal to quantisation noise in dB, standard deviation 1 (scale: {what}):")
         print_table(("<", *heads), [(data, *(f"{row[head]:.1f}" for head in heads)) for data, row in table.items()])
     support = native_support(fmt)
