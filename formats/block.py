@@ -184,7 +184,7 @@ class BlockFormat:
         m = np.where(np.isfinite(m), m, np.float32(0))
         count = self.micro_count
         padded = np.zeros((*exponent.shape, count), dtype=np.float32)
-        padded.reshape(*exponent.shape[:-1], -1)[..., : m.shape[-1]] = m
+        padded.reshape(*exponent.shape[:-1], exponent.shape[-1] * count)[..., : m.shape[-1]] = m
         tau = exponent[..., None] - self._exponents(padded, rule)
         tau = np.clip(tau, 0, 2**self.micro_bits - 1).astype(np.int64)
         shifts = self.scale_format.bits + self.micro_bits * np.arange(count)
@@ -202,7 +202,7 @@ class BlockFormat:
         tau = (wide[..., None] >> shifts) & (2**self.micro_bits - 1)
         # Never below 2^-127, the smallest power of two that kernels multiply by.
         factors = np.maximum(np.ldexp(own[..., None], -tau.astype(np.int32)), 2.0**-127)
-        return factors.reshape(*c.shape[:-1], -1).astype(np.float32)
+        return factors.reshape(*c.shape[:-1], c.shape[-1] * self.micro_count).astype(np.float32)
 
     def decode(self, codes: ArrayLike, scale_codes: ArrayLike, outer: ArrayLike = 1.0) -> FloatArray:
         """Values (float64) of element codes [..., rows, K] with scale codes [..., ceil(rows / block_rows),

@@ -63,10 +63,12 @@ def mse_points(
     height, width = tile_sides(tile, x.shape)
     bits = error_bits(height * width)
     spread_amax = spread(np.where(safe > 0, safe, np.float32(1)), tile, (x.shape[0], x.shape[1])).astype(np.float64)
-    clean = np.where(np.isfinite(x), x, 0.0)
+    usable = np.isfinite(x)
+    clean = np.where(usable, x, 0.0)
 
     def cost(ratio: Float32Array) -> NDArray[np.int64]:
-        relative = (values((safe * ratio).astype(np.float32)) - clean) / spread_amax
+        quantized = values((safe * ratio).astype(np.float32))
+        relative = (np.where(usable, quantized, 0.0) - clean) / spread_amax
         squared = np.rint(np.minimum(relative * relative, 1.0) * 2.0**bits).astype(np.int64)
         tall, wide = amax.shape
         padded = np.zeros((tall * height, wide * width), dtype=np.int64)

@@ -17,8 +17,8 @@ Values exceed float32 (2^239 in 8 bits), in which kernels and `amax` scales work
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from decimal import Context, Decimal
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray

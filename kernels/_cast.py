@@ -11,6 +11,7 @@ from narrowgauge.formats.rounding import RANDOM_BITS
 from narrowgauge.formats.scaling import SMALLEST_SCALE
 from narrowgauge.kernels._triton import constant, jit, tl
 from narrowgauge.kernels.layout import RF8_THRESHOLDS
+from narrowgauge.kernels.tables import CODES, LEVEL_CODES, LEVELS, THRESHOLDS, VALUES
 
 ONE_RANDOM = constant(1 << RANDOM_BITS)
 RANDOM_SHIFT = constant(32 - RANDOM_BITS)
@@ -25,6 +26,11 @@ RF8_FIELD_3 = constant(RF8_THRESHOLDS[3])
 RF8_FIELD_4 = constant(RF8_THRESHOLDS[4])
 RF8_FIELD_5 = constant(RF8_THRESHOLDS[5])
 RF8_FIELD_6 = constant(RF8_THRESHOLDS[6])
+AT_THRESHOLDS = constant(THRESHOLDS)
+AT_CODES = constant(CODES)
+AT_VALUES = constant(VALUES)
+AT_LEVELS = constant(LEVELS)
+AT_LEVEL_CODES = constant(LEVEL_CODES)
 
 
 @jit
@@ -77,6 +83,8 @@ def encode_float(y, random, F: tl.constexpr, STOCHASTIC: tl.constexpr):
         code += ((frac > 0.5) | ((frac == 0.5) & ((code & 1) == 1))).to(tl.int32)
     else:
         code = base + round_magnitude(s, random, STOCHASTIC)
+    if F.flush:
+        code = tl.where(code < (1 << F.mantissa_bits), 0, code)
     negative = bits_of(y) < 0
     if F.sign_bit == 0:
         return tl.where(negative, 0, code)
@@ -126,28 +134,80 @@ def encode_rf8(y, random, F: tl.constexpr, STOCHASTIC: tl.constexpr):
 
 
 @jit
-def encode(y, random, F: tl.constexpr, STOCHASTIC: tl.constexpr):
-    """Codes (int32) of float32 y. F: a `Layout`. NaN gives the positive NaN code, 0 in formats without one."""
+def ordered(bits):
+    """Ordered pattern of the bits of a float32, or the bits of an ordered pattern (it is its own inverse)."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+@jit
+def search(table_ptr, pattern, STEPS: tl.constexpr):
+    """How many of 2^STEPS - 1 ascending int32 entries do not exceed `pattern`: a binary search without branches."""
+    rank = tl.zeros_like(pattern)
+    for step in tl.static_range(STEPS):
+        half = (1 << (STEPS - 1)) >> step
+        rank += tl.where(tl.load(table_ptr + rank + (half - 1)) <= pattern, half, 0)
+    return rank
+
+
+@jit
+def encode_table(y, random, table_ptr, F: tl.constexpr, STOCHASTIC: tl.constexpr):
+    """Codes (int32) of float32 y, which is not NaN, by the blob of `kernels/tables.py`, whose formulas these are."""
+    if STOCHASTIC:
+        lowest = tl.load(table_ptr + AT_LEVELS)
+        highest = tl.load(table_ptr + (AT_LEVELS + F.levels - 1))
+        pattern = tl.minimum(tl.maximum(ordered(bits_of(tl.where(y == 0.0, 0.0, y))), lowest), highest)
+        low = search(table_ptr + (AT_LEVELS + 1), pattern, F.level_steps)
+        high = tl.minimum(low + 1, F.levels - 1)
+        below = float_of(ordered(tl.load(table_ptr + AT_LEVELS + low))).to(tl.float64)
+        above = float_of(ordered(tl.load(table_ptr + AT_LEVELS + high))).to(tl.float64)
+        x = float_of(ordered(pattern)).to(tl.float64)
+        step = tl.where(high > low, above - below, 1.0)
+        if F.mirrored:
+            negative = bits_of(y) < 0
+            frac = tl.where(negative, above - x, x - below) / step
+            moves = ((tl.floor(frac * ONE_RANDOM).to(tl.int32) + random) >> RANDOM_WIDTH) != 0
+            rank = tl.where(moves != negative, high, low)
+            # No zero between the two: a magnitude below the smallest becomes the smallest.
+            rank = tl.where((below < 0.0) & (above > 0.0), tl.where(negative, low, high), rank)
+            zero = tl.load(table_ptr + AT_LEVELS + rank) == 0
+            code = tl.where(negative & zero, F.zero_code, tl.load(table_ptr + AT_LEVEL_CODES + rank))
+        else:
+            frac = (x - below) / step
+            moves = ((tl.floor(frac * ONE_RANDOM).to(tl.int32) + random) >> RANDOM_WIDTH) != 0
+            code = tl.load(table_ptr + AT_LEVEL_CODES + tl.where(moves, high, low))
+    else:
+        code = tl.load(table_ptr + AT_CODES + search(table_ptr + AT_THRESHOLDS, ordered(bits_of(y)), F.steps))
+    return code
+
+
+@jit
+def encode(y, random, table_ptr, F: tl.constexpr, STOCHASTIC: tl.constexpr):
+    """Codes (int32) of float32 y. F: a `Layout`; table_ptr: its blob where the kind is "table", else None.
+    NaN gives the positive NaN code, 0 in formats without one."""
     isnan = y != y
     safe = tl.where(isnan, 0.0, y)
     if F.kind == "float":
         code = encode_float(safe, random, F, STOCHASTIC)
     elif F.kind == "int":
         code = encode_int(safe, random, F, STOCHASTIC)
+    elif F.kind == "table":
+        code = encode_table(safe, random, table_ptr, F, STOCHASTIC)
     else:
         code = encode_rf8(safe, random, F, STOCHASTIC)
     return tl.where(isnan, max(F.nan_code, 0), code)
 
 
 @jit
-def decode(code, F: tl.constexpr):
-    """float32 values of codes (any integer type)."""
+def decode(code, table_ptr, F: tl.constexpr):
+    """float32 values of codes (any integer type). table_ptr: as for `encode`."""
     c = code.to(tl.int32)
     if F.kind == "int":
         if F.sign_bit == 0:
             c = c & 0xFF
         return c.to(tl.float32) * float(2.0 ** (-F.fraction_bits))
     c = c & 0xFF
+    if F.kind == "table":
+        return float_of(tl.load(table_ptr + AT_VALUES + c))
     if F.kind == "float":
         magnitude = (c & (F.sign_bit - 1)) if F.sign_bit != 0 else c
         value = float_of(magnitude << (23 - F.mantissa_bits)) * float(2.0 ** (127 - F.bias))
@@ -182,23 +242,23 @@ def divide(x, y):
 
 
 @jit
-def amax_scale(amax, LARGEST: tl.constexpr, FLOOR: tl.constexpr):
-    """amax / LARGEST, between FLOOR and the largest float32; 1 for zero, NaN for a non-finite amax."""
+def amax_scale(amax, LARGEST: tl.constexpr, FLOOR: tl.constexpr, ZERO: tl.constexpr):
+    """amax / LARGEST, between FLOOR and the largest float32; ZERO for zero, NaN for a non-finite amax."""
     scale = tl.minimum(tl.maximum(divide(amax, tl.zeros_like(amax) + LARGEST), FLOOR), LARGEST_FLOAT)
-    scale = tl.where(amax == 0.0, 1.0, scale)
+    scale = tl.where(amax == 0.0, ZERO, scale)
     return tl.where(is_finite(amax), scale, float("nan"))
 
 
 @jit
-def scale_exponent(amax, CARRY: tl.constexpr, EMAX: tl.constexpr, LOWEST: tl.constexpr):
-    """Exponent (int32) of the power-of-two scale of finite amax; see formats/scaling.py."""
+def scale_exponent(amax, CARRY: tl.constexpr, EMAX: tl.constexpr, LOWEST: tl.constexpr, HIGHEST: tl.constexpr,
+                   ZERO: tl.constexpr):  # fmt: skip
+    """Exponent (int32) of the power-of-two scale of finite amax, ZERO where it is 0; see formats/scaling.py."""
     subnormal = amax < TINY
     bits = bits_of(tl.where(subnormal, amax * 16777216.0, amax))
     # Mantissa and exponent apart: their sum with CARRY could pass 2^31.
     carried = ((bits & 0x7FFFFF) + CARRY) >> 23
     exponent = (bits >> 23) + carried - 127 - EMAX - tl.where(subnormal, 24, 0)
-    exponent = tl.minimum(tl.maximum(exponent, LOWEST), 127)
-    return tl.where(amax == 0.0, LOWEST if LOWEST < -126 else 0, exponent)
+    return tl.where(amax == 0.0, ZERO, tl.minimum(tl.maximum(exponent, LOWEST), HIGHEST))
 
 
 @jit

@@ -13,6 +13,8 @@ from narrowgauge.formats.rounding import RANDOM_BITS
 from narrowgauge.kernels.layout import RF8_THRESHOLDS, Layout
 
 _MASK32 = 0xFFFFFFFF
+CACHED_BLOCKS = 1 << 15
+"""Blocks of four random words that are drawn at a time on a CPU."""
 
 
 def rounding_bits(shape: torch.Size | tuple[int, ...], seed: int, offset: int, device: torch.device) -> Tensor:
@@ -20,7 +22,20 @@ def rounding_bits(shape: torch.Size | tuple[int, ...], seed: int, offset: int, d
     count = 1
     for size in shape:
         count *= size
-    blocks = torch.arange((count + 3) // 4, device=device)
+    blocks = (count + 3) // 4
+    if device.type != "cpu" or torch.compiler.is_compiling():
+        return _words(0, blocks, seed, offset, device)[:count].reshape(shape)
+    # In parts that stay in the caches.
+    parts = [
+        _words(start, min(start + CACHED_BLOCKS, blocks), seed, offset, device)
+        for start in range(0, max(blocks, 1), CACHED_BLOCKS)
+    ]
+    return torch.cat(parts)[:count].reshape(shape)
+
+
+def _words(start: int, stop: int, seed: int, offset: int, device: torch.device) -> Tensor:
+    """The upper RANDOM_BITS (int32) of the words of blocks start to stop, flat."""
+    blocks = torch.arange(start, stop, device=device)
     c0, c1 = blocks & _MASK32, blocks >> 32
     c2 = torch.full_like(blocks, offset & _MASK32)
     c3 = torch.full_like(blocks, (offset >> 32) & _MASK32)
@@ -31,8 +46,8 @@ def rounding_bits(shape: torch.Size | tuple[int, ...], seed: int, offset: int, d
         c0, c1 = ((p1 >> 32) & _MASK32) ^ c1 ^ key0, p1 & _MASK32
         c2, c3 = ((p0 >> 32) & _MASK32) ^ c3 ^ key1, p0 & _MASK32
         key0, key1 = (key0 + WEYL[0]) & _MASK32, (key1 + WEYL[1]) & _MASK32
-    words = torch.stack((c0, c1, c2, c3), dim=-1).reshape(-1)[:count]
-    return (words >> (32 - RANDOM_BITS)).to(torch.int32).reshape(shape)
+    words = torch.stack((c0, c1, c2, c3), dim=-1).reshape(-1)
+    return (words >> (32 - RANDOM_BITS)).to(torch.int32)
 
 
 def round_magnitude(s: Tensor, random: Tensor | None) -> Tensor:
@@ -60,6 +75,8 @@ def _encode_float(y: Tensor, layout: Layout, random: Tensor | None) -> Tensor:
         code = code + ((frac > 0.5) | ((frac == 0.5) & ((code & 1) == 1)))
     else:
         code = base.add_(round_magnitude(s, random))
+    if layout.flush:
+        code = torch.where(code < (1 << layout.mantissa_bits), 0, code)
     if layout.sign_bit == 0:
         return code.masked_fill_(negative, 0)
     if not layout.negative_zero:
@@ -116,8 +133,9 @@ _ENCODERS = {"float": _encode_float, "int": _encode_int, "rf8": _encode_rf8}
 
 
 def encode(y: Tensor, layout: Layout, random: Tensor | None = None, *, may_have_nan: bool = True) -> Tensor:
-    """Codes (`layout.code_dtype`) of float32 `y`, which is overwritten. random: `rounding_bits` for stochastic
-    rounding. NaN gives the positive NaN code, or 0 in formats without one; `may_have_nan=False` skips the search."""
+    """Codes (`layout.code_dtype`) of float32 `y`, which is overwritten, by bit arithmetic (not of kind "table").
+    random: `rounding_bits` for stochastic rounding. NaN gives the positive NaN code, or 0 in formats without one;
+    `may_have_nan=False` skips the search."""
     isnan = torch.isnan(y) if may_have_nan else None
     if isnan is not None:
         y = torch.where(isnan, 0.0, y)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from narrowgauge.formats import BlockFormat, Scheme, parse
+from narrowgauge.formats import BlockFormat, Format, Scheme, parse
 from narrowgauge.kernels._gemm_plan import scale_columns
-from narrowgauge.kernels.layout import layout_of
+from narrowgauge.kernels.layout import layout_of, scale_dtype
+from narrowgauge.kernels.tiles import tile_counts
 
 OUT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 LARGEST_PRODUCT = 2.0**96
@@ -22,12 +24,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _check_side(name: str, spec: Scheme) -> None:
-    if isinstance(spec.format, BlockFormat) and spec.format.two_level:
-        raise ValueError(
-            f"{name}: {spec} has a second scale for the whole tensor, which scaled_gemm does not take; "
-            "accepted: one-level schemes, such as mxfp4 or e4m3fn/1x16"
-        )
-    if spec.tile[1] == 1:
+    if spec.factor_tile[1] == 1:
         raise ValueError(
             f"{name}: {spec} has a scale for every element of the contraction, which cannot leave the sum; "
             "accepted: tensor, row and blocks along K (quantise the transposed tensor by row)"
@@ -45,18 +42,25 @@ def _check_pair(a: Scheme, b: Scheme) -> None:
     kinds = {"int" if layout_of(spec.element).kind == "int" else "float" for spec in (a, b)}
     if len(kinds) > 1:
         raise ValueError(f"b_scheme: {b} does not go with {a}; accepted: two integer or two floating formats")
-    largest = a.element.max * b.element.max
-    smallest = a.element.smallest_subnormal * b.element.smallest_subnormal
+    (small_a, large_a), (small_b, large_b) = (_magnitudes(spec.element) for spec in (a, b))
+    largest, smallest = large_a * large_b, small_a * small_b
     if largest > LARGEST_PRODUCT or smallest < SMALLEST_PRODUCT:
         raise ValueError(
             f"b_scheme: products of {a.element.name} and {b.element.name} reach from {smallest:.3g} to {largest:.3g}, "
             f"beyond the float32 accumulator; accepted: {SMALLEST_PRODUCT:.3g} to {LARGEST_PRODUCT:.3g}"
         )
-    widths = [tile[1] for tile in (a.tile, b.tile) if tile[1] is not None]
-    if widths and max(widths) % min(widths):
+    wide_a, wide_b = a.factor_tile[1], b.factor_tile[1]
+    if wide_a and wide_b and max(wide_a, wide_b) % min(wide_a, wide_b):
         raise ValueError(
-            f"b_scheme: {b} has K-blocks of {b.tile[1]} columns, {a} of {a.tile[1]}; accepted: one divides the other"
+            f"b_scheme: {b} has K-blocks of {wide_b} columns, {a} of {wide_a}; accepted: one divides the other"
         )
+
+
+def _magnitudes(fmt: Format) -> tuple[float, float]:
+    """The smallest and the largest magnitude of a format's values but zero."""
+    magnitude = np.abs(fmt.values())
+    magnitude = magnitude[np.isfinite(magnitude) & (magnitude > 0)]
+    return float(magnitude.min()), float(magnitude.max())
 
 
 def _check_operand(name: str, codes: Tensor, scale: Tensor, spec: Scheme) -> None:
@@ -65,10 +69,18 @@ def _check_operand(name: str, codes: Tensor, scale: Tensor, spec: Scheme) -> Non
         raise TypeError(f"{name}: {spec} has {_name(expected)} codes, got {_name(codes.dtype)}")
     if codes.dim() != 2:
         raise ValueError(f"{name}: expected a matrix of codes, got shape {tuple(codes.shape)}")
-    dtype = torch.uint8 if isinstance(spec.format, BlockFormat) else torch.float32
-    if scale.dtype != dtype:
-        raise TypeError(f"{name}_scale: {spec} has {_name(dtype)} scales, got {_name(scale.dtype)}")
-    shape = spec.scale_shape(tuple(codes.shape))
+    block = isinstance(spec.format, BlockFormat)
+    dtype, shape = scale_dtype(spec), spec.scale_shape(tuple(codes.shape))
+    if block and scale.dtype == torch.float32:
+        shape = tile_counts(codes.shape, spec.factor_tile)
+    elif scale.dtype != dtype:
+        accepted = f"{_name(dtype)} scales{' (or float32 factors)' if block else ''}"
+        raise TypeError(f"{name}_scale: {spec} has {accepted}, got {_name(scale.dtype)}")
+    elif isinstance(spec.format, BlockFormat) and spec.format.two_level:
+        raise ValueError(
+            f"{name}_scale: {spec} has a second scale for the whole tensor, which codes of the blocks leave out; "
+            "accepted: float32 factors, as QuantizedTensor.factors() gives them"
+        )
     if tuple(scale.shape) != shape:
         raise ValueError(
             f"{name}_scale: {spec} on codes of shape {tuple(codes.shape)} has scales of shape {shape}, "
@@ -96,7 +108,7 @@ def check(
         if tensor is not None and tensor.device != a.device:
             raise ValueError(f"{name}: is on {tensor.device}, a on {a.device}; all tensors belong on one device")
     if layout_of(spec_a.element).kind == "int":
-        terms = min(a.shape[1], scale_columns(spec_a.tile, spec_b.tile) or a.shape[1])
+        terms = min(a.shape[1], scale_columns(spec_a.factor_tile, spec_b.factor_tile) or a.shape[1])
         limit = exact_terms(spec_a, spec_b, 2**31 - 1)
         if terms > limit:
             raise ValueError(f"a: sums of {terms} products may leave int32; accepted: at most {limit} along K")

@@ -16,19 +16,28 @@ from narrowgauge.formats import BlockFormat, Format, Scheme, parse
 from narrowgauge.kernels import _cast
 from narrowgauge.kernels._gemm_plan import INTERPRETER, NATIVE_FP8, Plan, plan, scale_columns, target_of
 from narrowgauge.kernels._triton import jit, tl
-from narrowgauge.kernels.layout import layout_of
+from narrowgauge.kernels.layout import blob_for, has_e8m0_scales, layout_of, scale_dtype
 from narrowgauge.kernels.op import CompileCase
+from narrowgauge.kernels.tiles import tile_counts
+
+
+def keeps_codes(spec: Scheme) -> bool:
+    """Whether the kernel takes the scales as they are stored; else as factors (block formats but those with E8M0)."""
+    return not isinstance(spec.format, BlockFormat) or has_e8m0_scales(spec.format)
 
 
 @jit
-def _load_operand(ptr, offs_r, offs_k, rows, end, stride_r, stride_k, F: tl.constexpr, OPERAND: tl.constexpr):
+def _load_operand(ptr, table_ptr, offs_r, offs_k, rows, end, stride_r, stride_k, F: tl.constexpr,
+                  OPERAND: tl.constexpr):  # fmt: skip
     """[R, K] codes, or their values where the tensor core does not take the codes; zero beyond the edges."""
     mask = (offs_r < rows)[:, None] & (offs_k < end)[None, :]
     codes = tl.load(ptr + offs_r[:, None] * stride_r + offs_k[None, :] * stride_k, mask=mask, other=0.0)
     if OPERAND == "fp8" or OPERAND == "int8":
         return codes
     else:
-        values = _cast.decode(codes, F)
+        values = _cast.decode(codes, table_ptr, F)
+        if F.kind == "table":  # whose code 0 need not be zero
+            values = tl.where(mask, values, 0.0)
         return values.to(tl.float16 if OPERAND == "fp16" else tl.bfloat16 if OPERAND == "bf16" else tl.float32)
 
 
@@ -77,12 +86,12 @@ def _row(scale):
 
 
 @jit
-def _gemm_kernel(a_ptr, b_ptr, out_ptr, a_scale_ptr, b_scale_ptr, bias_ptr, M, N, K, stride_am, stride_ak,
-                 stride_bn, stride_bk, stride_om, stride_asm, stride_ask, stride_bsn, stride_bsk,
+def _gemm_kernel(a_ptr, b_ptr, out_ptr, a_scale_ptr, b_scale_ptr, bias_ptr, a_table_ptr, b_table_ptr, M, N, K,
+                 stride_am, stride_ak, stride_bn, stride_bk, stride_om, stride_asm, stride_ask, stride_bsn, stride_bsk,
                  A_F: tl.constexpr, B_F: tl.constexpr, OPERAND: tl.constexpr, A_TILE_M: tl.constexpr,
                  A_TILE_K: tl.constexpr, B_TILE_N: tl.constexpr, B_TILE_K: tl.constexpr,
-                 SCALE_K: tl.constexpr, PROMOTE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-                 BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr):  # fmt: skip
+                 SCALE_K: tl.constexpr, PROMOTE: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr,
+                 BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr):  # fmt: skip
     """One BLOCK_M x BLOCK_N tile of the output. SCALE_K: columns over which both scales are constant, 0 for all."""
     pid = tl.program_id(0)
     blocks_m = tl.cdiv(M, BLOCK_M)
@@ -106,10 +115,10 @@ def _gemm_kernel(a_ptr, b_ptr, out_ptr, a_scale_ptr, b_scale_ptr, bias_ptr, M, N
         if SCALE_K % BLOCK_K > 0:
             start = (step // STEPS) * SCALE_K + (step % STEPS) * BLOCK_K
             end = min(K, (step // STEPS + 1) * SCALE_K)
-        a = _load_operand(a_ptr, offs_m, start + offs_k, M, end, stride_am, stride_ak, A_F, OPERAND)
-        b = _load_operand(b_ptr, offs_n, start + offs_k, N, end, stride_bn, stride_bk, B_F, OPERAND).T
+        a = _load_operand(a_ptr, a_table_ptr, offs_m, start + offs_k, M, end, stride_am, stride_ak, A_F, OPERAND)
+        b = _load_operand(b_ptr, b_table_ptr, offs_n, start + offs_k, N, end, stride_bn, stride_bk, B_F, OPERAND).T
         if SCALE_K > 0:
-            part = tl.dot(a, b, out_dtype=SUM).to(tl.float32)
+            part = tl.dot(a, b, out_dtype=SUM, input_precision=PRECISION).to(tl.float32)
             scale = 1.0
             if A_TILE_K > 0:
                 scale = _column(
@@ -123,7 +132,7 @@ def _gemm_kernel(a_ptr, b_ptr, out_ptr, a_scale_ptr, b_scale_ptr, bias_ptr, M, N
         elif PROMOTE:
             acc = tl.dot(a, b, acc, max_num_imprecise_acc=BLOCK_K)
         else:
-            acc = tl.dot(a, b, acc, out_dtype=SUM)
+            acc = tl.dot(a, b, acc, out_dtype=SUM, input_precision=PRECISION)
     acc = acc.to(tl.float32)
     if OPERAND == "int8":
         acc *= 2.0 ** (-A_F.fraction_bits - B_F.fraction_bits)
@@ -139,9 +148,9 @@ def _gemm_kernel(a_ptr, b_ptr, out_ptr, a_scale_ptr, b_scale_ptr, bias_ptr, M, N
 
 # torch dtype → Triton's name of it, for ahead-of-time signatures.
 _POINTERS = {
-    torch.uint8: "*u8", torch.int8: "*i8", torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16",
-    torch.float8_e4m3fn: "*fp8e4nv", torch.float8_e5m2: "*fp8e5", torch.float8_e4m3fnuz: "*fp8e4b8",
-    torch.float8_e5m2fnuz: "*fp8e5b16",
+    torch.uint8: "*u8", torch.int8: "*i8", torch.int32: "*i32", torch.float32: "*fp32", torch.float16: "*fp16",
+    torch.bfloat16: "*bf16", torch.float8_e4m3fn: "*fp8e4nv", torch.float8_e5m2: "*fp8e5",
+    torch.float8_e4m3fnuz: "*fp8e4b8", torch.float8_e5m2fnuz: "*fp8e5b16",
 }  # fmt: skip
 
 
@@ -161,16 +170,19 @@ def _arguments(
 ) -> dict[str, Any]:  # fmt: skip
     """Every argument of the kernel by name."""
     (m, k), n = a.shape, b.shape[0]
+    tile_a, tile_b = spec_a.factor_tile, spec_b.factor_tile
     tensors = {
         "a_ptr": _operand(a, spec_a.element, how, target), "b_ptr": _operand(b, spec_b.element, how, target),
         "out_ptr": out, "a_scale_ptr": a_scale, "b_scale_ptr": b_scale, "bias_ptr": bias,
+        "a_table_ptr": blob_for(spec_a, a.device), "b_table_ptr": blob_for(spec_b, b.device),
     }  # fmt: skip
     strides = (*a.stride(), *b.stride(), out.stride(0), *a_scale.stride(), *b_scale.stride())
     sizes = dict(zip(_SIZES, (m, n, k, *strides), strict=True))
     constants = {
         "A_F": layout_of(spec_a.element), "B_F": layout_of(spec_b.element), "OPERAND": how.operand,
-        "A_TILE_M": spec_a.tile[0] or 0, "A_TILE_K": spec_a.tile[1] or 0, "B_TILE_N": spec_b.tile[0] or 0,
-        "B_TILE_K": spec_b.tile[1] or 0, "SCALE_K": scale_columns(spec_a.tile, spec_b.tile), "PROMOTE": how.promote,
+        "A_TILE_M": tile_a[0] or 0, "A_TILE_K": tile_a[1] or 0, "B_TILE_N": tile_b[0] or 0,
+        "B_TILE_K": tile_b[1] or 0, "SCALE_K": scale_columns(tile_a, tile_b), "PROMOTE": how.promote,
+        "PRECISION": how.precision,
         "BLOCK_M": how.block_m, "BLOCK_N": how.block_n, "BLOCK_K": how.block_k, "GROUP_M": 8,
     }  # fmt: skip
     return {**tensors, **sizes, **constants}
@@ -211,6 +223,12 @@ _INT8 = {
     "sm_100": "mma.sync.aligned.m16n8k32.row.col.satfinite.s32.s8.s8.s32",
     "gfx942": "v_mfma_i32_32x32x16_i8",
 }
+_FP32 = {
+    "sm_80": "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
+    "sm_90": "wgmma.mma_async.sync.aligned.m64n{n}k16.f32.bf16.bf16",
+    "sm_100": "tcgen05.mma.cta_group::1.kind::f16",
+    "gfx942": "v_mfma_f32_32x32x2_f32",
+}
 # a, b, the operands that are transposed views (as the backward products have them), whether there is a bias.
 _CASES: tuple[tuple[str, str, str, bool, dict[str, str]], ...] = (
     ("e4m3fn", "e4m3fn", "", True, _FP8),
@@ -223,6 +241,9 @@ _CASES: tuple[tuple[str, str, str, bool, dict[str, str]], ...] = (
     ("int8/row", "int8", "ab", False, _INT8),
     ("int8/1x128", "int8/128x128", "", False, _INT8),
     ("rf8/row", "rf8/row", "", False, _FP16),
+    ("nvfp4", "nvfp4", "", False, _FP16),
+    ("dynamic8/row", "e4m3fn/row", "", False, _FP32),
+    ("nf4/1x64", "nf4/1x64", "b", False, _FP32),
 )
 
 
@@ -236,8 +257,9 @@ def compile_cases() -> Iterator[CompileCase]:
 def _case(size: int, a: Scheme, b: Scheme, turned: str, bias: bool, target: str, instruction: str) -> CompileCase:
     def operand(spec: Scheme, name: str) -> tuple[Tensor, Tensor]:
         codes = torch.empty((size, size), device="meta", dtype=layout_of(spec.element).code_dtype)
-        scale_dtype = torch.uint8 if isinstance(spec.format, BlockFormat) else torch.float32
-        scale = torch.empty(spec.scale_shape((size, size)), device="meta", dtype=scale_dtype)
+        kept = keeps_codes(spec)
+        shape = spec.scale_shape((size, size)) if kept else tile_counts((size, size), spec.factor_tile)
+        scale = torch.empty(shape, device="meta", dtype=scale_dtype(spec) if kept else torch.float32)
         return codes.t() if name in turned else codes, scale
 
     how = plan(size, size, a, b, target)

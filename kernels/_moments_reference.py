@@ -23,7 +23,7 @@ def decode_reference(codes: NDArray[np.generic], scale: NDArray[np.float32], cod
     count = codes.size
     values = _grouped(codec.element.decode(codes.reshape(-1)), codec.group)
     first = scale[:, :1].astype(np.float64)
-    if codec.kind in ("linear", "codebook"):
+    if codec.kind == "linear":
         values = values * first
     elif codec.kind == "root":
         values = (values * first) ** 2
@@ -55,12 +55,8 @@ def _least(codec: MomentCodec) -> float:
 def _scaled(groups: Array, codec: MomentCodec) -> tuple[Array, Array]:
     values = np.sqrt(groups) if codec.kind == "root" else groups
     amax = np.abs(values).max(axis=1, keepdims=True, initial=0.0)
-    if codec.kind == "codebook":
-        scale = np.where(amax > 0, amax, 1.0)
-    else:
-        scale = amax_scale(amax, codec.element.max).astype(np.float64)
-    limit = codec.element.max
-    return np.clip(values / scale, -limit if not codec.second else 0.0, limit), scale
+    scale = amax_scale(amax, codec.element.amax_target).astype(np.float64)
+    return values / scale, scale
 
 
 def _expanded(groups: Array, codec: MomentCodec) -> tuple[Array, Array]:

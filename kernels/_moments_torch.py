@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from narrowgauge.kernels._scales_torch import amax_scale, inverse
-from narrowgauge.kernels.codebooks import encode_codebook
-from narrowgauge.kernels.moments import MOST_POWER, SMALLEST_MAGNITUDE, MomentCodec, codebook_values
+from narrowgauge.kernels._tables_torch import decode_table, encode_by_table
+from narrowgauge.kernels.layout import layout_of
+from narrowgauge.kernels.moments import MOST_POWER, SMALLEST_MAGNITUDE, MomentCodec
 
 # Tensors, because torch would make one of a Python integer in every call.
 _SIGN_BIT = torch.tensor(-(2**31), dtype=torch.int32)
@@ -104,24 +105,27 @@ def _take_signs(x: Tensor, magnitude: Tensor) -> None:
     x.view(torch.int32).bitwise_and_(_SIGN_BIT).bitwise_or_(magnitude.view(torch.int32))
 
 
+def _is_integer(codec: MomentCodec) -> bool:
+    """Whether codes are their values."""
+    layout = layout_of(codec.element)
+    return layout.kind == "int" and layout.fraction_bits == 0
+
+
 def _decode_linear(codec: MomentCodec, codes: Tensor, scale: Tensor, out: Tensor, scratch: Scratch) -> None:
     if codec.format == "e4m3fn":
         _e4m3_values(codes, out, scratch.half)
         scale = scale * _HALF_BIAS
-    else:
+    elif _is_integer(codec):
         out.copy_(codes)
+    else:
+        index = scratch.a[: codes.numel()].view(torch.int32).copy_(codes.view(torch.uint8))
+        torch.index_select(decode_table(codec.element, codes.device), 0, index, out=out)
     _rows(out, codec).mul_(scale)
 
 
 def _decode_root(codec: MomentCodec, codes: Tensor, scale: Tensor, out: Tensor, scratch: Scratch) -> None:
     _decode_linear(codec, codes, scale, out, scratch)
     out.mul_(out)
-
-
-def _decode_codebook(codec: MomentCodec, codes: Tensor, scale: Tensor, out: Tensor, scratch: Scratch) -> None:
-    index = scratch.a[: codes.numel()].view(torch.int32).copy_(codes)
-    torch.index_select(codebook_values(codec.format, codes.device), 0, index, out=out)
-    _rows(out, codec).mul_(scale)
 
 
 def _decode_expanded(codec: MomentCodec, codes: Tensor, scale: Tensor, out: Tensor, scratch: Scratch) -> None:
@@ -164,12 +168,14 @@ def _store(y: Tensor, codec: MomentCodec, codes: Tensor) -> None:
     """Codes of float32 y, which lies in the range of the format; y is overwritten."""
     if codec.format == "e4m3fn":
         codes.view(torch.float8_e4m3fn).copy_(y)  # in range, where torch's cast is exact in every version
-    else:
+    elif _is_integer(codec):
         codes.copy_(y.round_())
+    else:
+        codes.copy_(encode_by_table(y, codec.element))
 
 
 def _encode_scaled(codec: MomentCodec, codes: Tensor, scale: Tensor, x: Tensor, scratch: Scratch) -> None:
-    """The kinds linear, root and codebook."""
+    """The kinds linear and root."""
     if codec.kind == "root":
         x.sqrt_()
     grouped = _rows(x, codec)
@@ -177,20 +183,17 @@ def _encode_scaled(codec: MomentCodec, codes: Tensor, scale: Tensor, x: Tensor, 
     finite = None
     if not all_finite:
         high, finite = _silence(high, grouped)
-    factor = torch.where(high > 0, high, 1.0) if codec.kind == "codebook" else amax_scale(high, codec.largest)
+    factor = amax_scale(high, codec.target)
     scale.copy_(factor if finite is None else torch.where(finite, factor, torch.nan))
     inverted = inverse(factor)
     floor = None
-    if codec.second and not bool((low * inverted > codec.smallest / 2).all()):
+    if codec.second and not bool((low * inverted >= codec.reached).all()):
         floor = _floor_of_positives(grouped, codec, scratch)
     grouped.mul_(inverted)
     if floor is not None:
         torch.maximum(grouped, floor, out=grouped)
-    x.clamp_(0.0 if codec.second else -codec.largest, codec.largest)
-    if codec.kind == "codebook":
-        codes.copy_(encode_codebook(x, codec.format, scratch.a))
-    else:
-        _store(x, codec, codes)
+    x.clamp_(codec.lowest, codec.largest)
+    _store(x, codec, codes)
 
 
 def _encode_expanded(codec: MomentCodec, codes: Tensor, scale: Tensor, x: Tensor, scratch: Scratch) -> None:
@@ -232,13 +235,11 @@ _DECODERS: dict[str, _Decoder] = {
     "plain": _decode_plain,
     "linear": _decode_linear,
     "root": _decode_root,
-    "codebook": _decode_codebook,
     "expanded": _decode_expanded,
 }
 _ENCODERS: dict[str, _Decoder] = {
     "plain": _encode_plain,
     "linear": _encode_scaled,
     "root": _encode_scaled,
-    "codebook": _encode_scaled,
     "expanded": _encode_expanded,
 }

@@ -32,6 +32,7 @@ class MomentLayout(NamedTuple):
     group: int
     columns: int
     second: bool
+    target: float
     largest: float
     smallest: float
     zero_code: int
@@ -45,12 +46,13 @@ class MomentLayout(NamedTuple):
 @lru_cache(maxsize=64)
 def moment_layout(codec: MomentCodec) -> MomentLayout:
     """The layout of `codec`."""
-    plain, codebook = codec.kind == "plain", codec.kind == "codebook"
+    plain = codec.kind == "plain"
     return MomentLayout(
         kind=codec.kind,
         group=codec.group,
         columns=codec.columns,
         second=codec.second,
+        target=0.0 if plain else codec.target,
         largest=0.0 if plain else codec.largest,
         smallest=0.0 if plain else codec.smallest,
         zero_code=codec.zero_code,
@@ -58,24 +60,13 @@ def moment_layout(codec: MomentCodec) -> MomentLayout:
         steps_in_range=codec.power_steps * codec.log2_range,
         least_power=codec.least_power,
         log2_largest=0.0 if plain else log2(codec.largest),
-        element=None if plain or codebook else layout_of(codec.element),
+        element=None if plain else layout_of(codec.element),
     )
 
 
 @jit
 def _with_sign_of(magnitude, x):
     return _cast.float_of(_cast.bits_of(magnitude) | (_cast.bits_of(x) & SIGN_BIT))
-
-
-@jit
-def _nearest_entry(y, bounds_ptr):
-    """Codes of an ascending codebook of 256: how many of its 255 thresholds do not exceed y."""
-    code = tl.zeros_like(_cast.bits_of(y))
-    for level in tl.static_range(8):
-        step = 128 >> level
-        above = tl.load(bounds_ptr + code + (step - 1)) <= y
-        code += tl.where(above, step, 0)
-    return code
 
 
 @jit
@@ -86,8 +77,8 @@ def block_offsets(pid, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
 
 
 @jit
-def load_moment(codes_ptr, scale_ptr, values_ptr, pid, n, C: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
-    """float32 moments of block `pid` (int64), [BLOCK // WIDTH, WIDTH]. values_ptr: of the codebook, else not used."""
+def load_moment(codes_ptr, scale_ptr, table_ptr, pid, n, C: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+    """float32 moments of block `pid` (int64), [BLOCK // WIDTH, WIDTH]. table_ptr: see `_cast.encode`."""
     if C.kind == "plain":
         offs = block_offsets(pid, BLOCK, WIDTH)
         return tl.load(codes_ptr + offs, mask=offs < n, other=0.0).to(tl.float32)
@@ -97,17 +88,15 @@ def load_moment(codes_ptr, scale_ptr, values_ptr, pid, n, C: tl.constexpr, BLOCK
         offs = block_offsets(pid, BLOCK, C.group)
         codes = tl.load(codes_ptr + offs, mask=offs < n, other=C.zero_code)
         scale = tl.load(scale_ptr + rows * C.columns, mask=rows * C.group < n, other=1.0)[:, None]
-        if C.kind == "codebook":
-            value = tl.load(values_ptr + codes.to(tl.int32)) * scale
-        elif C.kind == "expanded":
+        if C.kind == "expanded":
             power = tl.load(scale_ptr + rows * C.columns + 1, mask=rows * C.group < n, other=1.0)[:, None]
-            stored = _cast.decode(codes, C.element)
+            stored = _cast.decode(codes, table_ptr, C.element)
             magnitude = tl.abs(stored)
             octaves = tl.log2(tl.where(magnitude > 0.0, magnitude, 1.0)) - C.log2_largest
             expanded = tl.exp2(_cast.divide(octaves, power + tl.zeros_like(octaves))) * scale
             value = _with_sign_of(tl.where(magnitude > 0.0, expanded, 0.0 * scale), stored)
         else:
-            value = _cast.decode(codes, C.element) * scale
+            value = _cast.decode(codes, table_ptr, C.element) * scale
             if C.kind == "root":
                 value = value * value
         return tl.reshape(value, (BLOCK // WIDTH, WIDTH))
@@ -137,8 +126,7 @@ def _expand(x, bits, C: tl.constexpr):
 def _rescale(x, bits, C: tl.constexpr):
     """(y, scale): the values to be coded, and the scale of every group; x is finite."""
     high = _cast.float_of(tl.max(bits, axis=1))
-    is_codebook: tl.constexpr = C.kind == "codebook"
-    scale = tl.where(high > 0.0, high, 1.0) if is_codebook else _cast.amax_scale(high, C.largest, _cast.TINY)
+    scale = _cast.amax_scale(high, C.target, _cast.TINY, 1.0)
     y = x * _cast.inverse_scale(scale)[:, None]
     if C.second:
         y = tl.where(x > 0.0, tl.maximum(y, C.smallest), y)
@@ -146,9 +134,8 @@ def _rescale(x, bits, C: tl.constexpr):
 
 
 @jit
-def store_moment(x, codes_ptr, scale_ptr, bounds_ptr, pid, n, C: tl.constexpr, BLOCK: tl.constexpr,
-                 WIDTH: tl.constexpr):  # fmt: skip
-    """Stores what `load_moment` gave. bounds_ptr: the codebook's thresholds, else not used."""
+def store_moment(x, codes_ptr, scale_ptr, table_ptr, pid, n, C: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+    """Stores what `load_moment` gave."""
     if C.kind == "plain":
         offs = block_offsets(pid, BLOCK, WIDTH)
         value = x if codes_ptr.dtype.element_ty == tl.float32 else round_to_bfloat16(x)
@@ -171,8 +158,7 @@ def store_moment(x, codes_ptr, scale_ptr, bounds_ptr, pid, n, C: tl.constexpr, B
         else:
             y, scale = _rescale(x, bits, C)
         tl.store(scale_ptr + rows * C.columns, tl.where(finite, scale, float("nan")), mask=rows * C.group < n)
-        is_codebook: tl.constexpr = C.kind == "codebook"
-        codes = _nearest_entry(y, bounds_ptr) if is_codebook else _cast.encode(y, 0, C.element, False)
+        codes = _cast.encode(y, 0, table_ptr, C.element, False)
         tl.store(codes_ptr + offs, codes.to(codes_ptr.dtype.element_ty), mask=offs < n)
 
 

@@ -1,9 +1,7 @@
-"""Triton kernels of quantize. Tiles that fit one program are read once (`_fused_kernel`); larger or odd ones take two
-launches, `_amax_kernel` (atomic maximum on the bits, which orders NaN above infinity) and `_encode_kernel`."""
+"""Triton kernels of quantize. Tiles that fit one program are read once (`fused_kernel`); larger or odd ones take two
+launches, `amax_kernel` (atomic maximum on the bits, which orders NaN above infinity) and `encode_kernel`."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -11,10 +9,11 @@ from torch import Tensor
 from narrowgauge.formats import BlockFormat, Scheme, parse
 from narrowgauge.formats.scaling import SMALLEST_OUTER_SCALE
 from narrowgauge.kernels import _cast
-from narrowgauge.kernels._quantize_plan import plan, scale_constants
+from narrowgauge.kernels._quantize_plan import plan, scale_layout, torch_scales
+from narrowgauge.kernels._quantize_torch import clipping_points
+from narrowgauge.kernels._scales_torch import block_amax, scales
 from narrowgauge.kernels._triton import jit, tl, triton
-from narrowgauge.kernels.layout import Layout, layout_of
-from narrowgauge.kernels.op import CompileCase
+from narrowgauge.kernels.layout import blob_for, layout_for, scale_dtype
 from narrowgauge.kernels.tiles import as_matrix, empty_codes, tile_counts
 
 
@@ -29,27 +28,27 @@ def _load(x_ptr, offs_m, offs_k, M, K, stride_m, stride_k):
 
 
 @jit
-def _scale_of(amax, outer, RULE: tl.constexpr, MAX: tl.constexpr, CARRY: tl.constexpr, EMAX: tl.constexpr,
-              STATIC: tl.constexpr, TINY: tl.constexpr, SCALE_F: tl.constexpr):  # fmt: skip
-    """(stored scale, float32 factor) of each tile. RULE: amax, static, pow2 (float32 power of two), e8m0 or outer."""
+def _scale_of(amax, outer, S: tl.constexpr):
+    """(stored scale, float32 factor) of each tile. S: a `ScaleLayout`."""
     finite = _cast.is_finite(amax)
     safe = tl.where(finite, amax, 0.0)
-    if RULE == "outer":
-        code = _cast.encode(_cast.divide(safe, tl.zeros_like(safe) + outer * MAX), 0, SCALE_F, False)
-        stored = tl.where(finite, code, SCALE_F.nan_code)
-        factor = _cast.decode(stored, SCALE_F) * outer
-    elif RULE == "e8m0":
-        exponent = _cast.scale_exponent(safe, CARRY, EMAX, -127)
-        stored = tl.where(finite, exponent + 127, 0xFF)
+    if S.rule == "outer":
+        code = _cast.encode(_cast.divide(safe, tl.zeros_like(safe) + outer * S.largest), 0, None, S.element, False)
+        stored = tl.where(finite, code, S.element.nan_code)
+        factor = _cast.decode(stored, None, S.element) * outer
+    elif S.rule == "code":
+        exponent = _cast.scale_exponent(safe, S.carry, S.emax, S.lowest, S.highest, S.zero_exponent)
+        stored = tl.where(finite, exponent + S.bias, S.nan_code)
         factor = tl.where(finite, _cast.power_of_two(exponent), float("nan"))
     else:
-        if RULE == "amax":
-            factor = _cast.amax_scale(amax, MAX, TINY)
-        elif RULE == "static":
-            factor = tl.where(finite, STATIC, float("nan"))
+        if S.rule == "amax":
+            factor = _cast.amax_scale(amax, S.largest, _cast.TINY, S.zero)
+        elif S.rule == "static":
+            factor = tl.where(finite, S.static, float("nan"))
         else:
-            exponent = _cast.scale_exponent(safe, CARRY, EMAX, -126)
+            exponent = _cast.scale_exponent(safe, S.carry, S.emax, S.lowest, S.highest, S.zero_exponent)
             factor = tl.where(finite, _cast.power_of_two(exponent), float("nan"))
+            factor = tl.where(amax == 0.0, S.zero, factor)
         stored = factor
     return stored, factor
 
@@ -74,22 +73,20 @@ def _times(x, inverse):
 
 
 @jit
-def _store_codes(y, codes_ptr, offs_m, offs_k, M, K, stride_cm, stride_ck, seed, offset, F: tl.constexpr,
+def _store_codes(y, codes_ptr, table_ptr, offs_m, offs_k, M, K, stride_cm, stride_ck, seed, offset, F: tl.constexpr,
                  STOCHASTIC: tl.constexpr):  # fmt: skip
     random = 0
     if STOCHASTIC:
         random = _cast.rounding_bits(seed, offset, offs_m * K + offs_k)
-    code = _cast.encode(y, random, F, STOCHASTIC)
+    code = _cast.encode(y, random, table_ptr, F, STOCHASTIC)
     mask = (offs_m < M) & (offs_k < K)
     tl.store(codes_ptr + offs_m * stride_cm + offs_k * stride_ck, code.to(codes_ptr.dtype.element_ty), mask=mask)
 
 
 @jit
-def _fused_kernel(x_ptr, codes_ptr, scale_ptr, outer_ptr, M, K, TILES_K, stride_xm, stride_xk, stride_cm, stride_ck,
-                  seed, offset, F: tl.constexpr, STOCHASTIC: tl.constexpr, RULE: tl.constexpr, MAX: tl.constexpr,
-                  CARRY: tl.constexpr, EMAX: tl.constexpr, STATIC: tl.constexpr, TINY: tl.constexpr,
-                  SCALE_F: tl.constexpr, TILE_M: tl.constexpr, TILE_K: tl.constexpr, BLOCK_M: tl.constexpr,
-                  BLOCK_K: tl.constexpr):  # fmt: skip
+def fused_kernel(x_ptr, codes_ptr, scale_ptr, outer_ptr, table_ptr, M, K, TILES_K, stride_xm, stride_xk, stride_cm,
+                 stride_ck, seed, offset, F: tl.constexpr, STOCHASTIC: tl.constexpr, S: tl.constexpr,
+                 TILE_M: tl.constexpr, TILE_K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
     """A block of whole tiles: read, reduce, scale, encode, write."""
     DOWN: tl.constexpr = BLOCK_M // TILE_M
     ACROSS: tl.constexpr = BLOCK_K // TILE_K
@@ -104,7 +101,7 @@ def _fused_kernel(x_ptr, codes_ptr, scale_ptr, outer_ptr, M, K, TILES_K, stride_
     bits = tl.reshape(_cast.bits_of(tl.abs(x).to(tl.float32)), (DOWN, TILE_M, ACROSS, TILE_K))
     amax = _cast.float_of(tl.max(tl.max(bits, axis=3), axis=1))
     outer = tl.load(outer_ptr)
-    stored, factor = _scale_of(amax, outer, RULE, MAX, CARRY, EMAX, STATIC, TINY, SCALE_F)
+    stored, factor = _scale_of(amax, outer, S)
     tiles_m = pid_m * DOWN + tl.arange(0, DOWN)[:, None]
     tiles_k = pid_k * ACROSS + tl.arange(0, ACROSS)[None, :]
     in_range = (tiles_m < tl.cdiv(M, TILE_M)) & (tiles_k < TILES_K)
@@ -112,11 +109,11 @@ def _fused_kernel(x_ptr, codes_ptr, scale_ptr, outer_ptr, M, K, TILES_K, stride_
     inverse = _cast.inverse_scale(factor)
     spread = tl.broadcast_to(inverse[:, None, :, None], (DOWN, TILE_M, ACROSS, TILE_K))
     y = _times(x, tl.reshape(spread, (BLOCK_M, BLOCK_K)))
-    _store_codes(y, codes_ptr, offs_m, offs_k, M, K, stride_cm, stride_ck, seed, offset, F, STOCHASTIC)
+    _store_codes(y, codes_ptr, table_ptr, offs_m, offs_k, M, K, stride_cm, stride_ck, seed, offset, F, STOCHASTIC)
 
 
 @jit
-def _amax_kernel(x_ptr, amax_ptr, M, K, TILE_M, TILE_K, TILES_K, stride_xm, stride_xk, BLOCK_M: tl.constexpr,
+def amax_kernel(x_ptr, amax_ptr, M, K, TILE_M, TILE_K, TILES_K, stride_xm, stride_xk, BLOCK_M: tl.constexpr,
                  BLOCK_K: tl.constexpr):  # fmt: skip
     """Bits of max |x| per tile, by one atomic maximum per row segment (or per block, for one tile in all)."""
     blocks_k = tl.cdiv(K, BLOCK_K)
@@ -139,8 +136,8 @@ def _amax_kernel(x_ptr, amax_ptr, M, K, TILE_M, TILE_K, TILES_K, stride_xm, stri
 
 
 @jit
-def _encode_kernel(x_ptr, codes_ptr, factor_ptr, M, K, TILE_M, TILE_K, TILES_K, stride_xm, stride_xk, stride_cm,
-                   stride_ck, seed, offset, F: tl.constexpr, STOCHASTIC: tl.constexpr, BLOCK_M: tl.constexpr,
+def encode_kernel(x_ptr, codes_ptr, factor_ptr, table_ptr, M, K, TILE_M, TILE_K, TILES_K, stride_xm, stride_xk,
+                   stride_cm, stride_ck, seed, offset, F: tl.constexpr, STOCHASTIC: tl.constexpr, BLOCK_M: tl.constexpr,
                    BLOCK_K: tl.constexpr):  # fmt: skip
     """Codes of x under the tiles' float32 factors."""
     blocks_k = tl.cdiv(K, BLOCK_K)
@@ -151,137 +148,84 @@ def _encode_kernel(x_ptr, codes_ptr, factor_ptr, M, K, TILE_M, TILE_K, TILES_K, 
     mask = (offs_m < M) & (offs_k < K)
     factor = tl.load(factor_ptr + (offs_m // TILE_M) * TILES_K + offs_k // TILE_K, mask=mask, other=1.0)
     y = _times(x, _cast.inverse_scale(factor))
-    _store_codes(y, codes_ptr, offs_m, offs_k, M, K, stride_cm, stride_ck, seed, offset, F, STOCHASTIC)
+    _store_codes(y, codes_ptr, table_ptr, offs_m, offs_k, M, K, stride_cm, stride_ck, seed, offset, F, STOCHASTIC)
 
 
 @jit
-def _scales_kernel(amax_ptr, scale_ptr, factor_ptr, outer_ptr, N, RULE: tl.constexpr, MAX: tl.constexpr,
-                   CARRY: tl.constexpr, EMAX: tl.constexpr, STATIC: tl.constexpr, TINY: tl.constexpr,
-                   SCALE_F: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+def scales_kernel(amax_ptr, scale_ptr, factor_ptr, outer_ptr, N, S: tl.constexpr, BLOCK: tl.constexpr):
     """Stored scales and float32 factors of N tiles from the bits of their amax."""
     offs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     amax = _cast.float_of(tl.load(amax_ptr + offs, mask=offs < N, other=0))
-    stored, factor = _scale_of(amax, tl.load(outer_ptr), RULE, MAX, CARRY, EMAX, STATIC, TINY, SCALE_F)
+    stored, factor = _scale_of(amax, tl.load(outer_ptr), S)
     tl.store(scale_ptr + offs, stored.to(scale_ptr.dtype.element_ty), mask=offs < N)
     tl.store(factor_ptr + offs, factor, mask=offs < N)
 
 
 @jit
-def _outer_kernel(amax_ptr, outer_ptr, N, MAX: tl.constexpr, TINY: tl.constexpr, BLOCK: tl.constexpr):
+def outer_kernel(amax_ptr, outer_ptr, N, MAX: tl.constexpr, TINY: tl.constexpr, BLOCK: tl.constexpr):
     """The per-tensor scale from the bits of N block maxima, non-finite blocks left out; one program."""
     largest = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, N, BLOCK):
         offs = start + tl.arange(0, BLOCK)
         amax = _cast.float_of(tl.load(amax_ptr + offs, mask=offs < N, other=0))
         largest = tl.maximum(largest, tl.where(_cast.is_finite(amax), amax, 0.0))
-    tl.store(outer_ptr, _cast.amax_scale(tl.max(largest), MAX, TINY))
+    tl.store(outer_ptr, _cast.amax_scale(tl.max(largest), MAX, TINY, 1.0))
 
 
 def quantize_triton(x: Tensor, scheme: str, seed: int, offset: int) -> tuple[Tensor, Tensor, Tensor]:
     """Launches the kernels; see kernels/quantize.py for the contract."""
     spec = parse(scheme)
-    layout = layout_of(spec.element)
+    layout = layout_for(spec)
     codes = empty_codes(x, layout.code_dtype)
     matrix, target = as_matrix(x), as_matrix(codes)
     rows, cols = matrix.shape
-    down, across = tile_counts(matrix.shape, spec.tile)
-    block = isinstance(spec.format, BlockFormat)
-    scale = x.new_empty(spec.scale_shape(tuple(x.shape)), dtype=torch.uint8 if block else torch.float32)
+    scale = x.new_empty(spec.scale_shape(tuple(x.shape)), dtype=scale_dtype(spec))
     outer = x.new_ones((), dtype=torch.float32)
     cut = plan(rows, cols, spec)
     grid = (triton.cdiv(rows, cut.block_m) * triton.cdiv(cols, cut.block_k),)
     strides = (*matrix.stride(), *target.stride())
-    constants = scale_constants(spec)
+    table = blob_for(spec, x.device)
     shared = {"F": layout, "STOCHASTIC": spec.stochastic, "BLOCK_M": cut.block_m, "BLOCK_K": cut.block_k}
+    down, across = tile_counts(matrix.shape, spec.factor_tile)
     if cut.fused and rows and cols:
-        _fused_kernel[grid](
-            matrix, target, scale, outer, rows, cols, across, *strides, seed, offset, **shared, **constants,
-            TILE_M=cut.tile_m, TILE_K=cut.tile_k, num_warps=cut.num_warps,
+        fused_kernel[grid](
+            matrix, target, scale, outer, table, rows, cols, across, *strides, seed, offset, **shared,
+            S=scale_layout(spec), TILE_M=cut.tile_m, TILE_K=cut.tile_k, num_warps=cut.num_warps,
         )  # fmt: skip
         return codes, scale, outer
-    amax = torch.zeros(down * across, dtype=torch.int32, device=x.device)
-    factors = torch.empty(down * across, dtype=torch.float32, device=x.device)
+    amax = torch.zeros((down, across), dtype=torch.int32, device=x.device)
     tiles = (rows, cols, cut.tile_m, cut.tile_k, across)
     if rows and cols:
-        _amax_kernel[grid](matrix, amax, *tiles, *strides[:2], cut.block_m, cut.block_k, num_warps=cut.num_warps)
-    if amax.numel():
-        _launch_scales(amax, scale, factors, outer, spec, constants)
+        amax_kernel[grid](matrix, amax, *tiles, *strides[:2], cut.block_m, cut.block_k, num_warps=cut.num_warps)
+    launch_scales = _torch_scales if torch_scales(spec) else _launch_scales
+    factors = launch_scales(matrix, amax, scale, outer, spec)
     if rows and cols:
-        _encode_kernel[grid](
-            matrix, target, factors, *tiles, *strides, seed, offset, **shared, num_warps=cut.num_warps
+        encode_kernel[grid](
+            matrix, target, factors, table, *tiles, *strides, seed, offset, **shared, num_warps=cut.num_warps
         )  # fmt: skip
     return codes, scale, outer
 
 
-def _launch_scales(
-    amax: Tensor, scale: Tensor, factors: Tensor, outer: Tensor, spec: Scheme, constants: dict[str, object]
-) -> None:
+def _launch_scales(matrix: Tensor, amax: Tensor, scale: Tensor, outer: Tensor, spec: Scheme) -> Tensor:
+    """Writes scale and outer; the factors of the tiles. amax: bits of the tiles' largest magnitudes."""
+    factors = torch.empty(amax.shape, dtype=torch.float32, device=amax.device)
     count = amax.numel()
-    if isinstance(spec.format, BlockFormat) and spec.format.two_level:
-        _outer_kernel[(1,)](amax, outer, count, spec.format.outer_divisor, SMALLEST_OUTER_SCALE, 1024)
-    _scales_kernel[(triton.cdiv(count, 1024),)](amax, scale, factors, outer, count, **constants, BLOCK=1024)
+    if count:
+        if isinstance(spec.format, BlockFormat) and spec.format.two_level:
+            outer_kernel[(1,)](amax, outer, count, spec.format.outer_divisor, SMALLEST_OUTER_SCALE, 1024)
+        grid = (triton.cdiv(count, 1024),)
+        scales_kernel[grid](amax, scale, factors, outer, count, S=scale_layout(spec), BLOCK=1024)
+    return factors
 
 
-def _fused_case(name: str, scheme: str, rows: int, cols: int, dtype: str = "fp32") -> CompileCase:
-    spec = parse(scheme)
-    layout: Layout = layout_of(spec.element)
-    cut = plan(rows, cols, spec)
-    scale = "*u8" if isinstance(spec.format, BlockFormat) else "*fp32"
-    code = "*i8" if layout.code_dtype is torch.int8 else "*u8"
-    signature = {"x_ptr": f"*{dtype}", "codes_ptr": code, "scale_ptr": scale, "outer_ptr": "*fp32"}
-    signature |= dict.fromkeys(("M", "K", "TILES_K", "stride_xm", "stride_cm"), "i32")
-    signature |= {"seed": "i64", "offset": "i64"}
-    constants = {
-        **scale_constants(spec), "stride_xk": 1, "stride_ck": 1, "F": layout, "STOCHASTIC": spec.stochastic,
-        "TILE_M": cut.tile_m, "TILE_K": cut.tile_k, "BLOCK_M": cut.block_m, "BLOCK_K": cut.block_k,
-    }  # fmt: skip
-    return CompileCase(name, _fused_kernel, signature, constants, num_warps=cut.num_warps)
-
-
-def _two_stage_cases(name: str, scheme: str, rows: int, cols: int) -> Iterator[CompileCase]:
-    """The kernels of a tensor whose tiles no program holds."""
-    spec = parse(scheme)
-    layout = layout_of(spec.element)
-    cut = plan(rows, cols, spec)
-    block = isinstance(spec.format, BlockFormat)
-    blocks = {"BLOCK_M": cut.block_m, "BLOCK_K": cut.block_k}
-    sizes = dict.fromkeys(("M", "K", "TILE_M", "TILE_K", "TILES_K", "stride_xm"), "i32")
-    constants = scale_constants(spec)
-    yield CompileCase(
-        f"{name} amax", _amax_kernel, {"x_ptr": "*fp32", "amax_ptr": "*i32", **sizes}, {"stride_xk": 1, **blocks}
-    )
-    yield CompileCase(
-        f"{name} scales",
-        _scales_kernel,
-        {"amax_ptr": "*i32", "scale_ptr": "*u8" if block else "*fp32", "factor_ptr": "*fp32", "outer_ptr": "*fp32"}
-        | {"N": "i32"},
-        {**constants, "BLOCK": 1024},
-    )
-    yield CompileCase(
-        f"{name} encode",
-        _encode_kernel,
-        {"x_ptr": "*fp32", "codes_ptr": "*u8", "factor_ptr": "*fp32", **sizes, "stride_cm": "i32"}
-        | {"seed": "i64", "offset": "i64"},
-        {"stride_xk": 1, "stride_ck": 1, "F": layout, "STOCHASTIC": spec.stochastic, **blocks},
-    )
-    if isinstance(spec.format, BlockFormat) and spec.format.two_level:
-        yield CompileCase(
-            f"{name} outer",
-            _outer_kernel,
-            {"amax_ptr": "*i32", "outer_ptr": "*fp32", "N": "i32"},
-            {"MAX": spec.format.outer_divisor, "TINY": SMALLEST_OUTER_SCALE, "BLOCK": 1024},
-        )
-
-
-def compile_cases() -> Iterator[CompileCase]:
-    """What training meets: the fused kernel, and the launches for whole tensors and two-level formats."""
-    yield _fused_case("quantize e4m3fn/row bf16", "e4m3fn/row", 4096, 4096, "bf16")
-    yield _fused_case("quantize e4m3fn/1x128 bf16", "e4m3fn/1x128", 4096, 4096, "bf16")
-    yield _fused_case("quantize e4m3fn/128x128", "e4m3fn/128x128", 4096, 4096)
-    yield _fused_case("quantize int8/32x32+sr", "int8/32x32+sr", 4096, 4096)
-    yield _fused_case("quantize mxfp8 bf16", "mxfp8", 4096, 4096, "bf16")
-    yield _fused_case("quantize rf8/row", "rf8/row", 4096, 4096)
-    yield _fused_case("quantize rf8/1x128+sr", "rf8/1x128+sr", 4096, 4096)
-    yield _fused_case("quantize e5m2/row fp64", "e5m2/row", 4096, 1024, "fp64")
-    yield from _two_stage_cases("quantize e4m3fn", "e4m3fn", 4096, 4096)
-    yield from _two_stage_cases("quantize nvfp4+sr", "nvfp4+sr", 4096, 4096)
+def _torch_scales(matrix: Tensor, amax: Tensor, scale: Tensor, outer: Tensor, spec: Scheme) -> Tensor:
+    """`_launch_scales` for what torch computes (see `torch_scales`)."""
+    maxima, micro = amax.view(torch.float32), None
+    if isinstance(spec.format, BlockFormat) and spec.format.micro_size:
+        maxima, micro = block_amax(maxima, spec.format), maxima
+    elif spec.rule.searches:
+        maxima = clipping_points(matrix, maxima, spec)
+    stored, factors, whole = scales(maxima, spec, micro)
+    scale.copy_(stored.reshape(scale.shape))
+    outer.copy_(whole)
+    return factors.contiguous()

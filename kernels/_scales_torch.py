@@ -1,31 +1,41 @@
-"""Scale rules in torch: the twin of `formats/scaling.py` and of the scale functions of `kernels/_cast.py`."""
+"""Scale rules in torch: the twin of `formats/scaling.py`, `formats/block.py` and of the scale functions of
+`kernels/_cast.py`. Runs on any device."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from narrowgauge.formats import BlockFormat, Format, ScaleRule, Scheme
-from narrowgauge.formats.scaling import SMALLEST_OUTER_SCALE, SMALLEST_SCALE, exponent_parameters
-from narrowgauge.kernels._cast_torch import encode
-from narrowgauge.kernels.layout import Layout, layout_of
+from narrowgauge.formats import BlockFormat, Format, Rounding, ScaleRule, Scheme
+from narrowgauge.formats.scaling import SMALLEST_OUTER_SCALE, SMALLEST_SCALE, exponent_parameters, zero_scale
+from narrowgauge.kernels.layout import scale_dtype
+from narrowgauge.kernels.tables import search_table
+
+SMALLEST_FACTOR = 2.0**-127
+"""Floor of the factor of a pair with an exponent of its own (`BlockFormat.scales`)."""
 
 
-def amax_scale(amax: Tensor, largest: float, floor: float = SMALLEST_SCALE) -> Tensor:
-    """amax / largest, between `floor` and the largest float32; 1 for a zero group, NaN where amax is not finite."""
+def amax_scale(amax: Tensor, largest: float, floor: float = SMALLEST_SCALE, zero: float = 1.0) -> Tensor:
+    """amax / largest, between `floor` and the largest float32; `zero` for a zero group, NaN where amax is not
+    finite."""
     scale = torch.div(amax, torch.full_like(amax, largest)).clamp_(floor, torch.finfo(torch.float32).max)
-    scale = torch.where(amax == 0, 1.0, scale)
+    scale = torch.where(amax == 0, zero, scale)
     return torch.where(torch.isfinite(amax), scale, torch.nan)
 
 
-def scale_exponent(amax: Tensor, element: Format, rule: ScaleRule, lowest: int) -> Tensor:
+def scale_exponent(
+    amax: Tensor, element: Format, rule: ScaleRule, lowest: int = -126, highest: int = 127, zero: int = 0
+) -> Tensor:
     """Exponent (int32) of the power-of-two scale of finite amax."""
     carry, emax = exponent_parameters(element, rule)
     subnormal = amax < SMALLEST_SCALE
     bits = torch.where(subnormal, amax * 2.0**24, amax).view(torch.int32)
     carried = ((bits & 0x7FFFFF) + carry) >> 23
-    exponent = ((bits >> 23) + carried - (127 + emax) - 24 * subnormal.to(torch.int32)).clamp(lowest, 127)
-    return torch.where(amax == 0, lowest if lowest < -126 else 0, exponent).to(torch.int32)
+    exponent = (bits >> 23) + carried - (127 + emax) - 24 * subnormal.to(torch.int32)
+    return torch.where(amax == 0, zero, exponent.clamp(lowest, highest)).to(torch.int32)
 
 
 def power_of_two(exponent: Tensor) -> Tensor:
@@ -34,48 +44,98 @@ def power_of_two(exponent: Tensor) -> Tensor:
     return torch.where(exponent < -126, 2.0**-127, normal)
 
 
-def decode_scale(codes: Tensor, layout: Layout) -> Tensor:
-    """float32 values of the non-negative codes of a minifloat without infinities, by arithmetic that compiles."""
-    magnitude = codes.to(torch.int32) & 0x7F
-    exponent = magnitude >> layout.mantissa_bits
-    implicit = (exponent > 0).to(torch.int32) << layout.mantissa_bits
-    significand = (magnitude & ((1 << layout.mantissa_bits) - 1)) + implicit
-    value = significand.float() * power_of_two(exponent.clamp(min=1) - (layout.bias + layout.mantissa_bits))
-    return torch.where(magnitude > layout.max_code, torch.nan, value)
+@lru_cache(maxsize=64)
+def _scale_values(fmt: Format, device: torch.device) -> Tensor:
+    """float32 value of every code of a scale format."""
+    with np.errstate(over="ignore"):
+        return torch.from_numpy(fmt.values().astype(np.float32)).to(device)
+
+
+@lru_cache(maxsize=64)
+def _scale_steps(fmt: Format, rounding: Rounding, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(thresholds as bits of non-negative float32, codes) of a scale format of at most 8 bits."""
+    table = search_table(fmt, False, rounding)
+    return torch.from_numpy(table.thresholds).to(device), torch.from_numpy(table.codes).to(device)
 
 
 def block_scales(codes: Tensor, fmt: BlockFormat, outer: Tensor) -> Tensor:
-    """float32 factors of a block format's scale codes; exact powers of two, or decode(code) · outer."""
-    if fmt.two_level:
-        return decode_scale(codes, layout_of(fmt.scale_format)) * outer
-    factors = power_of_two(codes.to(torch.int32) - 127)
-    return torch.where(codes == 0xFF, torch.nan, factors)
+    """float32 factors of a block format's scale codes: decode(code) · outer of every block, or of every pair of the
+    blocks, [..., blocks · micro_count]."""
+    own_bits = fmt.scale_format.bits
+    wide = codes.to(torch.int64) & ((1 << fmt.scale_bits) - 1)
+    own = _scale_values(fmt.scale_format, codes.device)[wide & ((1 << own_bits) - 1)]
+    if not fmt.micro_size:
+        return own * outer if fmt.two_level else own
+    shifts = own_bits + fmt.micro_bits * torch.arange(fmt.micro_count, device=codes.device)
+    tau = (wide.unsqueeze(-1) >> shifts) & ((1 << fmt.micro_bits) - 1)
+    # float64, in which the product is exact, with 2^-tau by its exponent field.
+    power = ((1023 - tau.clamp(max=1022)) << 52).view(torch.float64)
+    return (own.double().unsqueeze(-1) * power).clamp(min=SMALLEST_FACTOR).flatten(-2).float()
 
 
-def scales(amax: Tensor, spec: Scheme) -> tuple[Tensor, Tensor, Tensor]:
-    """(stored scale, float32 factors, outer scale) of float32 group maxima of any shape."""
+def scales(amax: Tensor, spec: Scheme, micro_amax: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """(stored scales, float32 factors, outer scale) of float32 group maxima [tiles down, tiles across].
+
+    micro_amax: of the pairs of a format with micro-exponents, [rows, pairs]; the factors are those of the pairs then.
+    """
     fmt = spec.format
     one = amax.new_ones(())
-    if not isinstance(fmt, BlockFormat) and spec.rule is ScaleRule.AMAX:
-        scale = amax_scale(amax, fmt.max)
+    if not isinstance(fmt, BlockFormat):
+        scale = _plain_scales(amax, fmt, spec)
         return scale, scale, one
     finite = torch.isfinite(amax)
     safe = torch.where(finite, amax, 0.0)
-    if isinstance(fmt, BlockFormat) and fmt.two_level:
+    nan = int(fmt.scale_format.encode(float("nan")))
+    if fmt.two_level:
         largest = safe.amax() if safe.numel() else amax.new_zeros(())
-        outer = amax_scale(largest, fmt.outer_divisor, SMALLEST_OUTER_SCALE)
-        codes = encode(safe / (outer * fmt.element.max), layout_of(fmt.scale_format), may_have_nan=False)
-        codes = torch.where(finite, codes, layout_of(fmt.scale_format).nan_code)
-        return codes, block_scales(codes, fmt, outer), outer
-    if isinstance(fmt, BlockFormat):
-        exponent = scale_exponent(safe, fmt.element, spec.rule, lowest=-127)
-        codes = torch.where(finite, exponent + 127, 0xFF).to(torch.uint8)
-        return codes, torch.where(finite, power_of_two(exponent), torch.nan), one
-    if spec.static is not None:
-        scale = torch.where(finite, spec.static, torch.nan).to(torch.float32)
+        one = amax_scale(largest, fmt.outer_divisor, SMALLEST_OUTER_SCALE)
+        codes = _second_level(safe / (one * fmt.element.amax_target), fmt, spec.rule)
     else:
-        scale = torch.where(finite, power_of_two(scale_exponent(safe, fmt, spec.rule, lowest=-126)), torch.nan)
-    return scale, scale, one
+        lowest, highest = fmt.exponent_range
+        exponent = scale_exponent(safe, fmt.element, spec.rule, lowest, highest, lowest)
+        codes = exponent.to(torch.int64) + fmt.scale_format.bias
+        if micro_amax is not None:
+            codes = codes | _micro_codes(exponent, micro_amax, fmt, spec.rule)
+    stored = torch.where(finite, codes, nan).to(scale_dtype(spec))
+    factors = block_scales(stored, fmt, one)
+    return stored, factors if micro_amax is None else factors[:, : micro_amax.shape[1]], one
+
+
+def _plain_scales(amax: Tensor, fmt: Format, spec: Scheme) -> Tensor:
+    if spec.rule is ScaleRule.AMAX or spec.rule.searches:
+        return amax_scale(amax, fmt.amax_target, zero=zero_scale(fmt))
+    finite = torch.isfinite(amax)
+    if spec.static is not None:
+        return torch.where(finite, spec.static, torch.nan).to(torch.float32)
+    scale = power_of_two(scale_exponent(torch.where(finite, amax, 1.0), fmt, spec.rule))
+    scale = torch.where(amax == 0, zero_scale(fmt), scale)
+    return torch.where(finite, scale, torch.nan)
+
+
+def _second_level(quotient: Tensor, fmt: BlockFormat, rule: ScaleRule) -> Tensor:
+    """Codes (int32) of the block scales of a two-level format: rounded to nearest, or up under `rceil`."""
+    rounding = Rounding.UP if rule is ScaleRule.RCEIL else Rounding.NEAREST_EVEN
+    thresholds, codes = _scale_steps(fmt.scale_format, rounding, quotient.device)
+    rank = torch.bucketize(quotient.contiguous().view(torch.int32), thresholds, right=True)
+    return codes[rank]
+
+
+def _micro_codes(exponent: Tensor, micro_amax: Tensor, fmt: BlockFormat, rule: ScaleRule) -> Tensor:
+    """The bits of the pairs of each block, in place above the scale's own."""
+    lowest, highest = fmt.exponent_range
+    down, across = exponent.shape
+    padded = micro_amax.new_zeros((down, across * fmt.micro_count))
+    padded[:, : micro_amax.shape[1]] = torch.where(torch.isfinite(micro_amax), micro_amax, 0.0)
+    pairs = scale_exponent(padded, fmt.element, rule, lowest, highest, lowest).view(down, across, fmt.micro_count)
+    tau = (exponent.unsqueeze(-1) - pairs).clamp(0, (1 << fmt.micro_bits) - 1).to(torch.int64)
+    shifts = fmt.scale_format.bits + fmt.micro_bits * torch.arange(fmt.micro_count, device=exponent.device)
+    return (tau << shifts).sum(-1)
+
+
+def block_amax(pairs: Tensor, fmt: BlockFormat) -> Tensor:
+    """amax of the blocks of a format with micro-exponents, [rows, blocks], from that of their pairs."""
+    padded = torch.nn.functional.pad(pairs, (0, -pairs.shape[1] % fmt.micro_count))
+    return padded.unflatten(1, (-1, fmt.micro_count)).amax(2)
 
 
 def inverse(factors: Tensor) -> Tensor:

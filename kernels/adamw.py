@@ -9,7 +9,7 @@ weight_decay, maximize)` writes p, m, m_scale, v and v_scale.
   p, g           any one shape; float32, bfloat16 or float16 each, any strides; the arithmetic is float32
   m, v           codes or values of the flattened parameter, contiguous (kernels/moments.py)
   m_scale        [groups, columns] float32, None for codecs without; v_scale likewise
-  m_codec        names of kernels/moments.CODECS; v_codec likewise
+  m_codec        a name of kernels/moments.CODECS, or a scheme such as nf4/1x128; v_codec likewise
   step           t, counted from 1
 The update uses the fresh m and v, before they are rounded. A NaN or an infinity in g goes into p as in torch's AdamW,
 and into the stored moments of its group (of its element, for plain moments), nowhere else.
@@ -124,6 +124,21 @@ RELATIVE_ERROR = 1e-4
 """Bound on the relative error of a decoded moment: GPUs take log2 to 2^-22, and 1 / k makes up to 72 of it."""
 
 
+def _code_distance(x: Array, codec: MomentCodec) -> Array:
+    """How far apart the codes of values within rounding errors of x may lie: neighbours in value, which need not be
+    neighbours in code."""
+    if codec.kind == "expanded":
+        return np.ones(x.size)
+    element, scale = codec.element, encode_reference(x, codec)[1][:, 0].astype(np.float64)
+    finite = np.nan_to_num(x, posinf=0.0, neginf=0.0)
+    y = (np.sqrt(finite) if codec.kind == "root" else finite) / np.nan_to_num(scale, nan=1.0).repeat(codec.group)[
+        : x.size
+    ]
+    error = 1e-5 * np.abs(y) + 2.0**-20 * element.max
+    low, high = (element.encode(np.maximum(side, 0.0) if codec.second else side) for side in (y - error, y + error))
+    return np.maximum(1.0, np.abs(high.astype(np.float64) - low.astype(np.float64)))
+
+
 def _tolerance(*args: Any) -> tuple[Tensor, ...]:
     """How far p, m, m_scale, v and v_scale (those that exist) may lie from the reference's."""
     p, m_codec, v_codec = args[0], args[6], args[7]
@@ -139,7 +154,10 @@ def _tolerance(*args: Any) -> tuple[Tensor, ...]:
             bounds.append(torch.from_numpy(np.nan_to_num(unit * np.abs(x) + 2.0**-21 * largest)).view(p.shape))
             continue
         scale = encode_reference(x, codec)[1]
-        bounds += [torch.ones(p.shape), torch.from_numpy(np.nan_to_num(RELATIVE_ERROR * scale))]
+        bounds += [
+            torch.from_numpy(_code_distance(x, codec)).view(p.shape),
+            torch.from_numpy(np.nan_to_num(RELATIVE_ERROR * scale)),
+        ]
     return tuple(bounds)
 
 
@@ -187,6 +205,13 @@ def _samples(rng: np.random.Generator, device: str) -> Iterator[Sample]:
     for shape in ((), (1,), (0, 5), (128,), (255,), (3, 5, 17), (1, 1025)):
         for name in ("coat", "int8", "dynamic8"):
             yield sample(f"{name} {shape}", normal(*shape), 1e-4 * normal(*shape), (name, name), 4)
+    for codecs in (
+        ("nf4/1x128", "udynamic8/1x256"),
+        ("e3m4/1x64", "uint8/1x32"),
+        ("int6f3/1x32", "rf8/1x16"),
+        ("e1m2/1x512", "nf4/1x1024"),
+    ):
+        yield sample(" and ".join(codecs), normal(1500), 1e-3 * normal(1500), codecs, 5)
     mixed = (("dynamic8", "coat"), ("coat", "fp8"), ("fp8", "coat"), ("bf16", "coat"), ("int8", "fp32"))
     for codecs in mixed:
         yield sample(" and ".join(codecs), normal(777), 1e-3 * normal(777), codecs, 9)

@@ -4,11 +4,13 @@
 
 `torch.ops.narrowgauge.scaled_gemm(a, a_scale, b, b_scale, a_scheme, b_scheme, bias, out_dtype) -> Tensor`
   a, b      [M, K] and [N, K] codes of the schemes, any strides (a transposed view is as good as a contiguous tensor)
-  a_scale   `Scheme.scale_shape((M, K))` float32, or the uint8 E8M0 codes of an MX format; b_scale likewise
+  a_scale   `Scheme.scale_shape((M, K))` float32, or the scale codes of a block format, or in their place the float32
+            factor of every tile of `Scheme.factor_tile`, which two-level formats (NVFP4) need; b_scale likewise
   bias      [N] floating, or None
   out       [M, N] float32, bfloat16 or float16 (out_dtype), contiguous
-Two floats of at most 8 bits (RF8 among them) or two signed integers; the formats and granularities of the two sides
-may differ. Along K a scale covers everything (tensor, row) or a block; of two block lengths one divides the other.
+Two formats of at most 8 bits, signed integers with each other and the rest (minifloats, codebooks) with each other;
+formats and granularities of the two sides may differ. Along K a scale covers everything (tensor, row) or a block; of
+two block lengths one divides the other.
 
 Floats are summed in float32, integers exactly in int32. Scales that are constant along K multiply the sum. Those of
 K-blocks multiply the sum of their block in Triton, where the two scales of a block are multiplied first (a product
@@ -25,23 +27,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from narrowgauge.formats import BlockFormat, Quantized, Scheme, parse, quantize_reference
+from narrowgauge.formats import BlockFormat, Scheme, parse, quantize_reference
+from narrowgauge.formats.tiles import spread
 from narrowgauge.kernels import _gemm_triton as kernels
 from narrowgauge.kernels._gemm_checks import check, exact_terms
 from narrowgauge.kernels._gemm_plan import INTERPRETER, PROMOTE_EVERY, plan, scale_columns, target_of
-from narrowgauge.kernels._scales_torch import block_scales
 from narrowgauge.kernels._tables_torch import decode
+from narrowgauge.kernels.dequantize import factors_of
 from narrowgauge.kernels.layout import layout_of
 from narrowgauge.kernels.op import Cost, ErrorBound, Op, Sample, register
+from narrowgauge.kernels.quantize import stored_scale
 from narrowgauge.kernels.tiles import is_column_major, multiply_tiles, spread_rows
 from narrowgauge.numerics import gamma, gemm_bound
 
 
-def _factors(scale: Tensor, spec: Scheme) -> Tensor:
-    """float32 factor of each tile."""
-    if isinstance(spec.format, BlockFormat):
-        return block_scales(scale, spec.format, torch.ones(()))
-    return scale
+def _factors(scale: Tensor, spec: Scheme, cols: int) -> Tensor:
+    """float32 factor of each tile of `spec.factor_tile`, [tiles down, tiles across]."""
+    return (
+        scale
+        if scale.dtype == torch.float32
+        else factors_of(scale, scale.new_ones((), dtype=torch.float32), spec, cols)
+    )
 
 
 def _fold_and_multiply(a: Tensor, b: Tensor, factors: tuple[Tensor, Tensor], specs: tuple[Scheme, Scheme]) -> Tensor:
@@ -49,7 +55,7 @@ def _fold_and_multiply(a: Tensor, b: Tensor, factors: tuple[Tensor, Tensor], spe
     operands = []
     for codes, factor, spec in zip((a, b), factors, specs, strict=True):
         values = decode(codes.t(), spec.element).t() if is_column_major(codes) else decode(codes, spec.element)
-        operands.append(values if spec.tile[1] is None else multiply_tiles(values, factor, spec.tile))
+        operands.append(values if spec.factor_tile[1] is None else multiply_tiles(values, factor, spec.factor_tile))
     return torch.mm(operands[0], operands[1].t())
 
 
@@ -72,17 +78,17 @@ def scaled_gemm_torch(
 ) -> Tensor:  # fmt: skip
     """The CPU implementation: decode, the BLAS, then scale in place."""
     specs = check(a, a_scale, b, b_scale, a_scheme, b_scheme, bias, out_dtype)
-    factors = _factors(a_scale, specs[0]), _factors(b_scale, specs[1])
+    factors = _factors(a_scale, specs[0], a.shape[1]), _factors(b_scale, specs[1], b.shape[1])
     layouts = layout_of(specs[0].element), layout_of(specs[1].element)
-    if layouts[0].kind == "int" and scale_columns(specs[0].tile, specs[1].tile) == 0:
+    if layouts[0].kind == "int" and scale_columns(specs[0].factor_tile, specs[1].factor_tile) == 0:
         out = _exact_sum(a, b, exact_terms(*specs, largest=2**24))
         fraction_bits = layouts[0].fraction_bits + layouts[1].fraction_bits
         out = out if fraction_bits == 0 else out.mul_(2.0**-fraction_bits)
     else:
         out = _fold_and_multiply(a, b, factors, specs)
     for view, factor, spec in zip((out, out.t()), factors, specs, strict=True):
-        if spec.tile[1] is None:
-            view.mul_(spread_rows(factor, spec.tile[0], view.shape[0]))
+        if spec.factor_tile[1] is None:
+            view.mul_(spread_rows(factor, spec.factor_tile[0], view.shape[0]))
     if bias is not None:
         out += bias
     return out.to(out_dtype)
@@ -94,6 +100,10 @@ def scaled_gemm_triton(
 ) -> Tensor:  # fmt: skip
     """The GPU implementation; on CPU tensors it runs in Triton's interpreter."""
     specs = check(a, a_scale, b, b_scale, a_scheme, b_scheme, bias, out_dtype)
+    a_scale, b_scale = (
+        scale if kernels.keeps_codes(spec) else _factors(scale, spec, a.shape[1])
+        for scale, spec in zip((a_scale, b_scale), specs, strict=True)
+    )
     return kernels.launch(a, a_scale, b, b_scale, *specs, bias, out_dtype)
 
 
@@ -113,7 +123,11 @@ def _fake(
 
 
 def _dequantized(codes: Tensor, scale: Tensor, scheme: str) -> NDArray[np.float64]:
-    return Quantized(codes.cpu().numpy(), scale.cpu().numpy(), np.ones((), np.float32), parse(scheme)).dequantize()
+    spec, grid = parse(scheme), scale.cpu().numpy()
+    if isinstance(spec.format, BlockFormat) and scale.dtype != torch.float32:
+        grid = spec.format.scales(np.ascontiguousarray(grid).view(spec.format.scale_dtype))
+    shape = (codes.shape[0], codes.shape[1])
+    return spec.element.decode(codes.cpu().numpy()) * spread(grid, spec.factor_tile, shape).astype(np.float64)
 
 
 def _reference(
@@ -134,26 +148,30 @@ def _tolerance(
 
     K products and sums in float32 and at most four roundings more: two scales, their product, the bias. Sums of
     integers without K-blocks are exact, so that only the roundings of the int32, the scales and the bias remain. Tensor
-    cores truncate, which doubles the unit roundoff; the partial sums of Hopper's fp8 have 14 bits.
+    cores truncate, which doubles the unit roundoff; operands in three bfloat16 cost 2^-22; the partial sums of
+    Hopper's fp8 have 14 bits. The reference's own sum is float64.
     """
     spec_a, spec_b = parse(a_scheme), parse(b_scheme)
     x, y = (np.nan_to_num(_dequantized(*side), posinf=0.0, neginf=0.0) for side in
             ((a, a_scale, a_scheme), (b, b_scale, b_scheme)))  # fmt: skip
-    terms, roundoff, target = a.shape[1], 2.0**-24, target_of(a.device)
+    terms, roundoff, extra, target = a.shape[1], 2.0**-24, 4, target_of(a.device)
     info = torch.finfo(out_dtype)
     out_roundoff = 0.0 if out_dtype == torch.float32 else info.eps / 2
     magnitude = np.abs(x) @ np.abs(y).T
-    if layout_of(spec_a.element).kind == "int" and scale_columns(spec_a.tile, spec_b.tile) == 0:
+    reference = gamma(terms, 2.0**-53) * magnitude
+    if layout_of(spec_a.element).kind == "int" and scale_columns(spec_a.factor_tile, spec_b.factor_tile) == 0:
         terms, magnitude = 0, np.abs(x @ y.T)
     elif target != INTERPRETER:
         roundoff *= 2.0
-        if target == "sm_90" and plan(a.shape[0], b.shape[0], spec_a, spec_b, target).operand == "fp8":
+        how = plan(a.shape[0], b.shape[0], spec_a, spec_b, target)
+        extra += 4 if (how.operand, how.precision) == ("fp32", "bf16x6") else 0
+        if target == "sm_90" and how.operand == "fp8":
             partial = gamma(min(terms, PROMOTE_EVERY), 2.0**-13)
             out_roundoff += partial * (1.0 + out_roundoff)
     if bias is not None:
         magnitude = magnitude + np.abs(bias.double().cpu().numpy())
-    bound = gemm_bound(terms, magnitude, unit_roundoff=roundoff, extra_roundings=4, out_unit_roundoff=out_roundoff)
-    return torch.from_numpy(bound + info.smallest_normal * info.eps / 2)
+    bound = gemm_bound(terms, magnitude, unit_roundoff=roundoff, extra_roundings=extra, out_unit_roundoff=out_roundoff)
+    return torch.from_numpy(bound + reference + info.smallest_normal * info.eps / 2)
 
 
 SAMPLE_PAIRS = (
@@ -168,6 +186,8 @@ SAMPLE_PAIRS = (
     ("e4m3fn/row", "rf8/row"), ("int8", "int8"), ("int8/row", "int8/row"), ("int8/1x128", "int8/128x128"),
     ("int8/1x24", "int8_full/row"), ("int4/1x32", "int8/row"), ("q1.6/row", "int8/row"), ("mxfp8", "mxfp8"),
     ("mxfp8_e5m2", "mxfp8"), ("mxfp4", "mxfp6"), ("mxint8", "mxint8"), ("mxfp8", "e4m3fn/row"),
+    ("nvfp4", "nvfp4"), ("nvfp4_2d", "mxfp8"), ("hbfp8", "hbfp4"), ("mx6", "mx9"), ("msfp12", "int8/row"),
+    ("nf4/1x64", "e4m3fn/row"), ("dynamic8/row", "dynamic8"), ("udynamic8", "nf4/row"), ("e5m2/row", "udynamic8/1x32"),
 )  # fmt: skip
 
 
@@ -176,7 +196,10 @@ def _operand(
 ) -> tuple[Tensor, Tensor]:
     """Codes and scale of normal numbers; column-major, both of them, if `turned`."""
     q = quantize_reference(rng.standard_normal((rows, cols)).astype(np.float32), scheme)
-    codes, scale = (torch.from_numpy(np.asarray(part)).to(device) for part in (q.codes, q.scale))
+    spec = q.scheme
+    codes, scale = torch.from_numpy(q.codes).to(device), stored_scale(q).to(device)
+    if isinstance(spec.format, BlockFormat) and spec.format.two_level:
+        scale = factors_of(scale, torch.from_numpy(q.outer).to(device), spec, cols)
     return (codes.t().contiguous().t(), scale.t().contiguous().t()) if turned else (codes, scale)
 
 

@@ -1,13 +1,12 @@
 """How an optimizer's moment is stored: one code per element, and float32 numbers per group of the flattened tensor.
 
-With q the decoded code and a = max |x| of the group, s(f) = a / max(f) as in `quantize`:
+With q the decoded code and a = max |x| of the group, s(f) = a / amax_target(f) as in `quantize`:
 
 | kind      | numbers per group | code                              | reads back as              |
 |-----------|-------------------|-----------------------------------|----------------------------|
 | plain     | none              | x in float32 or bfloat16 (RNE)    | x                          |
-| linear    | s                 | RN(x / s)                         | q · s                      |
-| root      | s of sqrt(x)      | RN(sqrt(x) / s)                   | (q · s)²                   |
-| codebook  | a                 | nearest entry to x / a            | q · a                      |
+| linear    | s                 | encode(x / s)                     | q · s                      |
+| root      | s of sqrt(x)      | encode(sqrt(x) / s)               | (q · s)²                   |
 | expanded  | a, k              | E4M3(sign(x) · 448 · (|x| / a)^k) | sign(q) · a · |q / 448|^(1/k) |
 
 `expanded` is COAT's dynamic range expansion (arXiv 2410.19313): k stretches the group's own range to the format's,
@@ -20,6 +19,9 @@ to an ulp. k is kept within [least_power, 2^12]: one value far below its group (
 otherwise cost every other its precision. Below the floor a tiny m becomes 0 and a tiny v the smallest code. Magnitudes
 under 2^-126 count as zero. `coat_paper` takes the paper's target, 448 / 2^-9, and (nearly) exact powers.
 
+Any number format of at most 8 bits with a zero serves `linear`: where no name of `CODECS` is given, a scheme such as
+"nf4/1x128" is, groups of the flattened tensor, rule amax.
+
 For every coded kind: zero reads back as zero, and a positive second moment never does, because m / (sqrt(v) + eps)
 would explode. A group that holds a NaN or an infinity gets NaN numbers: it reads back as NaN, and no other group does.
 """
@@ -29,12 +31,15 @@ from __future__ import annotations
 from difflib import get_close_matches
 from functools import lru_cache
 from math import log2
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from narrowgauge.formats import Format, get
+from narrowgauge.formats import BlockFormat, Format, ScaleRule, Scheme, get, parse
+from narrowgauge.kernels.layout import layout_of
+from narrowgauge.kernels.tables import search_table, unordered
 
 MOST_POWER = 2.0**12
 """Largest k: it leaves an error of at most 2^-16, and keeps k · log(|x| / a) good to a fraction of a code."""
@@ -42,10 +47,35 @@ SMALLEST_MAGNITUDE = 2.0**-126
 """Smallest magnitude that range expansion tells from zero, so that devices which flush subnormals agree."""
 
 
+LARGEST_GROUP = 1024
+"""What one program of a kernel holds."""
+
+
+class Limits(NamedTuple):
+    """lowest: value of a format. largest, smallest: positive ones. target: where scales put the largest of a group.
+    reached: the smallest float32 that encodes to a positive value."""
+
+    target: float
+    lowest: float
+    largest: float
+    smallest: float
+    reached: float
+
+
 @lru_cache(maxsize=64)
-def _limits(name: str) -> tuple[float, float]:
+def _limits(name: str) -> Limits:
     fmt = get(name)
-    return fmt.max, fmt.smallest_subnormal
+    table = search_table(fmt)
+    values = fmt.decode(table.codes)
+    first = int(np.argmax(values > 0))
+    beyond = float(torch.finfo(torch.float32).max)  # takum8 reaches farther
+    return Limits(
+        fmt.amax_target,
+        max(fmt.min, -beyond),
+        min(fmt.max, beyond),
+        float(values[first]),
+        float(unordered(table.thresholds[first - 1 : first])[0]),
+    )
 
 
 class MomentCodec(NamedTuple):
@@ -74,19 +104,34 @@ class MomentCodec(NamedTuple):
     @property
     def largest(self) -> float:
         """Largest value of a code."""
-        return _limits(self.format)[0]
+        return _limits(self.format).largest
+
+    @property
+    def target(self) -> float:
+        """Scaled value of the largest element of a group: `largest`, but for formats of tapered precision."""
+        return _limits(self.format).target
+
+    @property
+    def lowest(self) -> float:
+        """Most negative value of a code, 0 for second moments."""
+        return 0.0 if self.second else _limits(self.format).lowest
 
     @property
     def smallest(self) -> float:
         """Smallest positive value of a code."""
-        return _limits(self.format)[1]
+        return _limits(self.format).smallest
+
+    @property
+    def reached(self) -> float:
+        """Smallest scaled value whose code is positive."""
+        return _limits(self.format).reached
 
     @property
     def dtype(self) -> torch.dtype:
         """dtype of the stored values or codes."""
         if self.kind == "plain":
             return torch.float32 if self.format == "fp32" else torch.bfloat16
-        return torch.int8 if self.format == "int8" else torch.uint8
+        return layout_of(self.element).code_dtype
 
     @property
     def zero_code(self) -> int:
@@ -121,8 +166,8 @@ CODECS: dict[str, tuple[MomentCodec, MomentCodec]] = {
     "fp8": (MomentCodec("linear", "e4m3fn", False, 256, 1), MomentCodec("linear", "e4m3fn", True, 256, 1)),
     "int8": (MomentCodec("linear", "int8", False, 128, 1), MomentCodec("root", "uint8", True, 128, 1)),
     "dynamic8": (
-        MomentCodec("codebook", "dynamic8", False, 256, 1),
-        MomentCodec("codebook", "udynamic8", True, 256, 1),
+        MomentCodec("linear", "dynamic8", False, 256, 1),
+        MomentCodec("linear", "udynamic8", True, 256, 1),
     ),
     "bf16": (MomentCodec("plain", "bf16", False), MomentCodec("plain", "bf16", True)),
     "fp32": (MomentCodec("plain", "fp32", False), MomentCodec("plain", "fp32", True)),
@@ -134,24 +179,51 @@ which linear codes lose the small values, as the linear code of its root (as Fla
 """
 
 
-def _pair(name: str) -> tuple[MomentCodec, MomentCodec]:
+def _codec(name: Any, second: bool) -> MomentCodec:
     if not isinstance(name, str):
-        raise TypeError(f"state: expected the name of a codec, got {type(name).__name__}")
-    if name not in CODECS:
+        raise TypeError(f"state: expected the name of a codec or a scheme, got {type(name).__name__}")
+    if name in CODECS:
+        return CODECS[name][second]
+    try:
+        spec = parse(name)
+    except ValueError as error:
         near = get_close_matches(name, CODECS, n=2, cutoff=0.4)
         hint = f"nearest: {', '.join(near)}; " if near else ""
-        raise ValueError(f"state: unknown codec {name!r}; {hint}known: {', '.join(CODECS)}")
-    return CODECS[name]
+        raise ValueError(
+            f"state: unknown codec {name!r}; {hint}known: {', '.join(CODECS)}, and schemes such as nf4/1x128 ({error})"
+        ) from None
+    return _from_scheme(spec, second)
+
+
+@lru_cache(maxsize=256)
+def _from_scheme(spec: Scheme, second: bool) -> MomentCodec:
+    """The linear codec of a scheme. ValueError, naming what it is that a moment cannot have."""
+    rows, group = spec.tile
+    fmt = spec.format
+    problem = ""
+    if isinstance(fmt, BlockFormat):
+        problem = "is a block format, whose scales are codes, too; accepted: formats of single values, as e2m1fn/1x32"
+    elif rows != 1 or group is None or not 1 < group <= LARGEST_GROUP or group & (group - 1):
+        problem = f"has no groups of a flattened tensor; accepted: 1xG with G a power of two, 2 to {LARGEST_GROUP}"
+    elif spec.rule is not ScaleRule.AMAX or spec.stochastic or spec.flush:
+        problem = "asks for more than a moment has; accepted: the rule amax, to nearest, without options"
+    elif layout_of(fmt) and not (fmt.has_zero and fmt.max > 0):
+        problem = "has no zero or no positive value, which moments need"
+    elif not second and not fmt.signed:
+        problem = "is unsigned, and first moments are not; accepted for v alone"
+    if problem:
+        raise ValueError(f"state: {spec} {problem}")
+    return MomentCodec("linear", fmt.name, second, group or 1, 1)
 
 
 def first_moment(name: str) -> MomentCodec:
-    """The codec called `name` for a first moment; ValueError names the nearest."""
-    return _pair(name)[0]
+    """The codec of a first moment: a name of `CODECS`, or the text of a scheme. ValueError names the nearest."""
+    return _codec(name, False)
 
 
 def second_moment(name: str) -> MomentCodec:
-    """The codec called `name` for a second moment; ValueError names the nearest."""
-    return _pair(name)[1]
+    """The codec of a second moment: a name of `CODECS`, or the text of a scheme. ValueError names the nearest."""
+    return _codec(name, True)
 
 
 def empty_moment(codec: MomentCodec, like: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -178,9 +250,3 @@ def check_moment(codec: MomentCodec, codes: Tensor, scale: Tensor | None, count:
         got = "none" if scale is None else f"{scale.dtype} {tuple(scale.shape)}"
         wanted = "none" if expected is None else f"contiguous torch.float32 {expected}"
         raise ValueError(f"{name}_scale: expected {wanted}, got {got}")
-
-
-@lru_cache(maxsize=32)
-def codebook_values(name: str, device: torch.device) -> Tensor:
-    """float32 [256]: the value of each code of the codebook `name`."""
-    return torch.from_numpy(get(name).values()).to(device=device, dtype=torch.float32)

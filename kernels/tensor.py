@@ -11,18 +11,19 @@ from torch.utils import _pytree as pytree
 
 from narrowgauge.formats import Scheme, parse
 from narrowgauge.formats.rounding import choice
-from narrowgauge.kernels.dequantize import DEQUANTIZE
+from narrowgauge.kernels._quantize_torch import check_input
+from narrowgauge.kernels.dequantize import DEQUANTIZE, block_factors
 from narrowgauge.kernels.policy import NonFinite, apply_saturation, raise_if_not_finite
-from narrowgauge.kernels.quantize import QUANTIZE, check_input
+from narrowgauge.kernels.quantize import QUANTIZE
 
 
 @dataclass(frozen=True, eq=False)
 class QuantizedTensor:
     """x ≈ decode(codes) · scale (· outer). A plain record, registered as a pytree; not a tensor subclass.
 
-    codes: the shape of x, uint8 (int8 for signed integers). scale: `Scheme.scale_shape`, float32, or uint8 scale codes
-    for block formats. outer: [] float32, the per-tensor scale of two-level formats, else 1. text: the scheme.
-    dtype: of the original.
+    codes: the shape of x, uint8 (int8 for signed integers). scale: `Scheme.scale_shape`, float32, or scale codes for
+    block formats (uint8, int16 or int32 by their width). outer: [] float32, the per-tensor scale of two-level
+    formats, else 1. text: the scheme. dtype: of the original.
     """
 
     codes: Tensor
@@ -51,6 +52,11 @@ class QuantizedTensor:
         """decode(codes) · scale in `dtype` (default: the original's), rounded once from float32."""
         target = self.dtype if dtype is None else dtype
         return dequantize_raw(self.codes, self.scale, self.outer, self.text, target)
+
+    def factors(self) -> Tensor:
+        """float32 factor of every tile of `scheme.factor_tile`, [tiles down, tiles across]: scale and outer decoded.
+        `scaled_gemm` takes them in the place of the scale codes of a block format."""
+        return block_factors(self.scale, self.outer, self.text, self.shape[-1] if self.shape else 1)
 
     def __repr__(self) -> str:
         return (
@@ -121,6 +127,8 @@ def quantize(
     `saturate`: infinities become the largest value of their sign, and the group's scale is that of its finite values
     (a NaN still spoils its group); `raise`: ValueError.
 
+    scheme: its text, or a `Scheme` of any format of at most 8 bits, registered or not: using it makes its name known.
+
     Raises ValueError for unknown schemes, missing seeds and formats that no kernel serves; TypeError for other dtypes.
     """
     check_input(x)
@@ -144,9 +152,11 @@ class _FakeQuantize(torch.autograd.Function):
         codes, scale, outer = quantize_raw(x, scheme, seed, offset)
         if clipped:
             element = parse(scheme).element
-            largest = torch.full_like(codes, int(element.encode(element.max)))
-            bound = dequantize_raw(largest, scale, outer, scheme, torch.float32)
-            ctx.save_for_backward(x.abs().float() <= bound)
+            high, low = (
+                dequantize_raw(torch.full_like(codes, int(code)), scale, outer, scheme, torch.float32)
+                for code in element.encode([element.max, element.min])
+            )
+            ctx.save_for_backward((x.float() <= high) & (x.float() >= low))
         ctx.clipped = clipped
         return dequantize_raw(codes, scale, outer, scheme, x.dtype)
 
@@ -164,8 +174,8 @@ def fake_quantize(
 ) -> Tensor:
     """`dequantize(quantize(x))` with a straight-through gradient; shape, dtype and device of x.
 
-    ste: `identity` passes the gradient everywhere, `clipped` only where |x| is within the scheme's range (the two
-    differ for rules that clip: `floor`, `even`, `static`).
+    ste: `identity` passes the gradient everywhere, `clipped` only where x is within the scheme's range (the two differ
+    for rules that clip, such as `floor`, `even`, `static`, `percentile`, and for formats that are not symmetric).
     """
     check_input(x)
     text = canonical(scheme)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from narrowgauge.formats import Scheme
-from narrowgauge.kernels._gemm_plan import INTERPRETER, operand_type, target_of
+from narrowgauge.kernels._gemm_plan import INTERPRETER, operand_type, scale_columns, target_of
+from narrowgauge.kernels.layout import layout_of
 from narrowgauge.nn.convert import left_alone, linear_layers
 from narrowgauge.nn.linear import QuantLinear
 from narrowgauge.nn.recipe import GEMMS
@@ -83,14 +84,17 @@ def _gemm_row(layer: QuantLinear, gemm: str) -> GemmRow:
 def _how(device: torch.device, a: Scheme, b: Scheme) -> str:
     """How the scaled GEMM of two schemes runs on `device`, in words."""
     target = target_of(device)
-    if target == INTERPRETER:
-        if operand_type(a.element, b.element, target) == "int8":
-            return "emulated: exact integer products through float32 BLAS"
-        return "emulated: decoded to float32, BLAS"
     operand = operand_type(a.element, b.element, target)
+    if operand == "int8" and target == INTERPRETER:
+        whole = scale_columns(a.factor_tile, b.factor_tile) == 0
+        return f"emulated: {'exact integer products' if whole else 'decoded to float32'} through float32 BLAS"
+    decoded = "decoded by table" if "table" in (layout_of(a.element).kind, layout_of(b.element).kind) else "decoded"
+    if target == INTERPRETER:
+        return f"emulated: {decoded} to float32, BLAS"
     if operand in ("fp8", "int8"):
         return f"native: {operand} tensor cores of {target}"
-    return f"emulated: decoded in registers, {operand} tensor cores of {target}"
+    units = "float32 arithmetic" if operand == "fp32" else f"{operand} tensor cores"
+    return f"emulated: {decoded} in registers, {units} of {target}"
 
 
 def explain(model: nn.Module) -> Explanation:

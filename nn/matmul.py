@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from narrowgauge.formats import parse
+from narrowgauge.kernels.dequantize import block_factors
 from narrowgauge.kernels.gemm import GEMM
 from narrowgauge.kernels.tensor import dequantize_raw, quantize_raw
 
@@ -32,6 +34,14 @@ def _dequantized(operand: Operand, scheme: str | None, dtype: torch.dtype) -> Te
     return dequantize_raw(operand.values, operand.scale, operand.outer, scheme, dtype)
 
 
+def _gemm_scale(operand: Operand, scheme: str) -> Tensor | None:
+    """The scale as the scaled GEMM takes it: factors where a second scale for the whole tensor belongs to it."""
+    two_level = getattr(parse(scheme).format, "two_level", False)
+    if operand.scale is None or operand.outer is None or not two_level:
+        return operand.scale
+    return block_factors(operand.scale, operand.outer, scheme, operand.values.shape[1])
+
+
 def gemm(
     a: Operand, b: Operand, a_scheme: str | None, b_scheme: str | None, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
@@ -39,7 +49,8 @@ def gemm(
     dequantised values."""
     if a_scheme is not None and b_scheme is not None:
         wide = torch.float32 if dtype == torch.float64 else dtype
-        result: Tensor = GEMM(a.values, a.scale, b.values, b.scale, a_scheme, b_scheme, bias, wide)
+        scales = _gemm_scale(a, a_scheme), _gemm_scale(b, b_scheme)
+        result: Tensor = GEMM(a.values, scales[0], b.values, scales[1], a_scheme, b_scheme, bias, wide)
         return result.to(dtype)
     product = _dequantized(a, a_scheme, dtype) @ _dequantized(b, b_scheme, dtype).t()
     return product if bias is None else product + bias.to(dtype)

@@ -9,8 +9,8 @@ reduction axis last, so "row" and "1xG" mean along the reduction:
 | dgrad | dX = dY·W   | N       | g_dgrad [T, N], w_dgrad [K, N] |
 | wgrad | dW = dYᵀ·X  | T       | g_wgrad [N, T], x_wgrad [K, T] |
 
-A slot is a `Scheme`, or None for high precision. A GEMM with one quantised operand runs in high precision on its
-dequantised values.
+A slot is a `Scheme`, of any format of at most 8 bits, or None for high precision. A GEMM with one quantised operand
+runs in high precision on its dequantised values.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Recipe:
 
 
 def recipe(name: str, source: str = "", **slots: str | Scheme | None) -> Recipe:
-    """A `Recipe` from scheme texts: `recipe("mine", x_fprop="e4m3fn/row", w_fprop="e4m3fn/row")`.
+    """A `Recipe` from scheme texts or Schemes: `recipe("mine", x_fprop="e4m3fn/row", w_fprop=Scheme(fmt, (1, None)))`.
 
     ValueError for unknown slot names and for schemes that do not parse.
     """

@@ -26,6 +26,7 @@ from narrowgauge.optim.codec import (
     decoded_moments,
     loaded_state,
     new_state,
+    plain_option,
 )
 
 UNSUPPORTED_OPTIONS = ("amsgrad", "capturable", "differentiable")
@@ -47,6 +48,10 @@ class AdamW(Optimizer):
     | dynamic8 | 8-bit dynamic tree per 256 | unsigned dynamic tree per 256    | 2.031               |
     | bf16     | bfloat16                   | bfloat16                         | 4                   |
     | fp32     | float32                    | float32                          | 8                   |
+
+    Any number format of at most 8 bits serves as well: state=("nf4/1x128", "udynamic8/1x256"), by the text of a scheme
+    or a `Scheme`, with groups 1xG of the flattened parameter (G a power of two up to 1024) and the rule amax; unsigned
+    formats for v alone. A positive v never reads back as zero, whatever the format.
 
     `coat_paper` is coat with the paper's range instead of the authors' kernel's. kernels/moments.py defines them all.
     Every parameter is compressed, however small. A NaN or an infinite gradient reaches p as in torch's AdamW; in the
@@ -85,6 +90,8 @@ class AdamW(Optimizer):
         super().add_param_group(param_group)
         try:
             _check_group(self.param_groups[-1])
+            # As text, so that a state_dict holds plain data alone.
+            self.param_groups[-1]["state"] = plain_option(self.param_groups[-1]["state"])
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise

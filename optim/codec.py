@@ -1,4 +1,4 @@
-"""The `state` of an optimizer by name: which codec stores each moment, and the plain tensors it is stored in.
+"""The `state` of an optimizer by name or scheme: which codec stores each moment, and the plain tensors it is stored in.
 
 A parameter's state is a dict of tensors, so that `state_dict`, safetensors and torch.distributed.checkpoint need
 nothing special:
@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from narrowgauge.formats import Scheme
 from narrowgauge.kernels._moments_torch import decode_moment
 from narrowgauge.kernels.moments import MomentCodec, check_moment, empty_moment, first_moment, second_moment
 
-StateOption = str | tuple[str, str]
-"""A codec's name for both moments, or one for each."""
+StateOption = str | Scheme | tuple[str | Scheme, str | Scheme]
+"""A codec's name or a scheme for both moments, or one for each."""
 
 State = dict[str, Any]
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -43,16 +44,26 @@ class StateBytes(NamedTuple):
 
 
 def codec_names(state: Any) -> tuple[str, str]:
-    """(name for m, name for v) of a `state` option. ValueError names the nearest codecs, TypeError other types."""
-    if isinstance(state, str):
-        names = (state, state)
+    """(name for m, name for v) of a `state` option, schemes as text. ValueError names the nearest codecs, TypeError
+    other types."""
+    if isinstance(state, str | Scheme):
+        pair: tuple[Any, Any] = (state, state)
     elif isinstance(state, tuple | list) and len(state) == 2:
-        names = (state[0], state[1])
+        pair = (state[0], state[1])
     else:
-        raise TypeError(f"state: expected the name of a codec or a pair of names, for m and v, got {state!r}")
+        raise TypeError(f"state: expected the name of a codec, a scheme, or a pair of them, for m and v, got {state!r}")
+    names = tuple(str(part) if isinstance(part, Scheme) else part for part in pair)
     first_moment(names[0])
     second_moment(names[1])
-    return names
+    return names[0], names[1]
+
+
+def plain_option(state: Any) -> Any:
+    """A checked `state` option without objects: schemes as text."""
+    if isinstance(state, str):
+        return state
+    names = codec_names(state)
+    return names[0] if isinstance(state, Scheme) else names
 
 
 def _codecs(names: tuple[str, str]) -> tuple[MomentCodec, MomentCodec]:

@@ -88,10 +88,10 @@ def test_mse_finds_the_known_optimum_of_gaussian_data() -> None:
 def test_a_group_that_is_not_finite_keeps_to_itself() -> None:
     x = normal(4, 32)
     x[1, 3], x[2, 4] = np.nan, np.inf
-    for rule in ("percentile=99", "mse"):
-        q = quantize_reference(x, f"int8/row:{rule}")
+    for scheme in ("int8/row:percentile=99", "int8/row:mse", "e4m3fn/row:mse", "posit8es1/row:mse"):
+        q = quantize_reference(x, scheme)
         assert np.isnan(q.scale[:, 0]).tolist() == [False, True, True, False]
-        clean = quantize_reference(np.where(np.isfinite(x), x, 0), f"int8/row:{rule}")
+        clean = quantize_reference(np.where(np.isfinite(x), x, 0), scheme)
         assert np.array_equal(q.codes[[0, 3]], clean.codes[[0, 3]])
 
 

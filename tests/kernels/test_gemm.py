@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from narrowgauge.formats import get, names, parse, quantize_reference
-from narrowgauge.formats.format import Format
+import narrowgauge as ng
+from narrowgauge.formats import CodebookFormat, FloatFormat, get, names, parse, quantize_reference
 from narrowgauge.kernels import gemm
 from narrowgauge.kernels._gemm_plan import INTERPRETER, PROMOTE_EVERY, operand_type, plan, scale_columns
 from narrowgauge.kernels.gemm import GEMM
@@ -53,7 +53,9 @@ def _cpu_only(device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("pair", [("e4m3fn", "e4m3fn"), ("e5m2", "e4m3fn"), ("e4m3fnuz", "e3m4"), ("rf8", "rf8")])
+@pytest.mark.parametrize(
+    "pair", [("e4m3fn", "e4m3fn"), ("e5m2", "e4m3fn"), ("e4m3fnuz", "e3m4"), ("rf8", "rf8"), ("hif8", "posit8es1")]
+)
 def test_every_product_of_two_codes_is_exact(pair: tuple[str, str], implementation: str) -> None:
     codes = torch.arange(256, dtype=torch.uint8).reshape(256, 1)
     out = run(implementation, codes, ONE, codes, ONE, *pair, None, torch.float32)
@@ -75,9 +77,19 @@ def test_integer_sums_are_those_of_int64_rounded_once(k: int, implementation: st
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_transposed_views_give_the_bits_of_contiguous_integers(implementation: str) -> None:
-    a, a_scale, b, b_scale, *rest = arguments("int8/32x32", "int8/1x32", k=96)
+    # One scale along K: the integer sums are exact, in whatever order the BLAS takes them.
+    a, a_scale, b, b_scale, *rest = arguments("int8/32xall", "int8/row", k=96)
     views = (part.t().contiguous().t() for part in (a, a_scale, b, b_scale))
     assert torch.equal(run(implementation, a, a_scale, b, b_scale, *rest), run(implementation, *views, *rest))
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("pair", [("int8/32x32", "int8/1x32"), ("nf4/1x32", "e4m3fn/row")])
+def test_transposed_views_stay_within_the_bound(pair: tuple[str, str], implementation: str) -> None:
+    call = arguments(*pair, k=96)
+    views = (part.t().contiguous().t() for part in call[:4])
+    error = (run(implementation, *views, *call[4:]).double() - GEMM.reference(*call)).abs()
+    assert (error <= GEMM.bound.tolerance(*call)).all()
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -142,7 +154,9 @@ def test_cost_counts_two_operations_per_product_and_every_byte_once() -> None:
 
 
 EIGHT_BIT_FLOATS = [
-    name for name in names() if isinstance(fmt := get(name), Format) and fmt.bits <= 8 and fmt.has_zero and fmt.has_nan
+    name
+    for name in names()
+    if isinstance(fmt := get(name), FloatFormat) and fmt.bits <= 8 and fmt.has_zero and fmt.has_nan
 ]
 
 
@@ -153,6 +167,16 @@ def test_operand_type_holds_every_value_exactly(name: str) -> None:
     chosen = operand_type(get(name), get(name), "sm_80")
     held = torch.from_numpy(finite).to({"fp16": torch.float16, "bf16": torch.bfloat16}[chosen])
     np.testing.assert_array_equal(held.double().numpy(), finite)
+
+
+def test_values_that_no_narrow_type_holds_are_multiplied_in_float32() -> None:
+    thirds = CodebookFormat.from_values([0.0, 1 / 3, 2 / 3, 1.0], "thirds")
+    assert operand_type(thirds, get("e4m3fn"), "sm_90") == "fp32"
+    assert operand_type(get("nf4"), get("nf4"), INTERPRETER) == "fp32"
+    assert operand_type(get("hif8"), get("hif8"), "sm_90") == "fp16"
+    scheme = parse("nf4/row")
+    assert plan(4096, 4096, scheme, scheme, "sm_90").precision == "bf16x6"
+    assert plan(4096, 4096, scheme, scheme, "gfx942").precision == "ieee"
 
 
 def test_native_fp8_is_used_only_where_sums_are_kept_in_float32() -> None:
@@ -209,14 +233,13 @@ WRONG: tuple[tuple[dict[str, Any], type[Exception], str], ...] = (
     ({"bias": torch.zeros(5, dtype=torch.int32)}, ValueError, "bias: expected [5] floating numbers, got int32 (5,)"),
     ({"out_dtype": torch.float64}, TypeError, "out_dtype: expected float32, bfloat16, float16, got float64"),
     ({"b": torch.zeros((5, 64), dtype=torch.uint8, device="meta")}, ValueError, "b: is on meta, a on cpu"),
-    ({"a_scheme": "nvfp4"}, ValueError, "a_scheme: nvfp4 has a second scale for the whole tensor"),
     ({"b_scheme": "e4m3fn/col"}, ValueError, "b_scheme: e4m3fn/col has a scale for every element of the contraction"),
     ({"a_scheme": "uint8"}, ValueError, "a_scheme: uint8 has unsigned codes"),
     ({"a_scheme": "int8"}, ValueError, "b_scheme: e4m3fn/row does not go with int8"),
     ({"a_scheme": "e4m3fn/1x32", "b_scheme": "e4m3fn/1x48"}, ValueError, "K-blocks of 48 columns, e4m3fn/1x32 of 32"),
     ({"a_scheme": "binary8p1se", "b_scheme": "binary8p1se"}, ValueError, "beyond the float32 accumulator"),
     ({"a_scheme": "rf8b125", "b_scheme": "rf8"}, ValueError, "beyond the float32 accumulator"),
-    ({"a_scheme": "nf4"}, ValueError, "no kernel serves the codebook 'nf4'"),
+    ({"a_scheme": "int8", "b_scheme": "nf4"}, ValueError, "b_scheme: nf4 does not go with int8"),
 )  # fmt: skip
 
 
@@ -225,6 +248,16 @@ def test_wrong_arguments_are_refused_by_name(changes: dict[str, Any], kind: type
     with pytest.raises(kind) as caught:
         GEMM.implementation("torch")(*arguments("e4m3fn/row", "e4m3fn/row", **changes))
     assert text in str(caught.value)
+
+
+def test_two_level_scales_come_as_factors() -> None:
+    x = torch.randn(6, 64, generator=torch.Generator().manual_seed(0))
+    q = ng.quantize(x, "nvfp4")
+    with pytest.raises(ValueError, match=r"a_scale: nvfp4 has a second scale for the whole tensor.*factors\(\)"):
+        GEMM(q.codes, q.scale, q.codes, q.scale, "nvfp4", "nvfp4", None, torch.float32)
+    out = GEMM(q.codes, q.factors(), q.codes, q.factors(), "nvfp4", "nvfp4", None, torch.float32)
+    values = q.dequantize().double()
+    torch.testing.assert_close(out.double(), values @ values.t(), rtol=1e-5, atol=1e-5)
 
 
 def test_integer_sums_that_may_leave_int32_are_refused() -> None:

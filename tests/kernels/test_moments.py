@@ -18,7 +18,9 @@ from narrowgauge.kernels.moments import (
     second_moment,
 )
 
-CODED = [codec for pair in CODECS.values() for codec in pair if codec.columns]
+SCHEMES = [first_moment(text) for text in ("nf4/1x64", "hif8/1x128", "int6f3/1x32")]
+SCHEMES += [second_moment(text) for text in ("posit8es1/1x128", "udynamic4/1x64", "uint4/1x32", "rf8/1x256")]
+CODED = [codec for pair in CODECS.values() for codec in pair if codec.columns] + SCHEMES
 COAT_M, COAT_V = CODECS["coat"]
 SECOND = [codec for codec in CODED if codec.second]
 

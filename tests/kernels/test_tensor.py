@@ -16,7 +16,9 @@ def x() -> torch.Tensor:
     return torch.randn(48, 96, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("scheme", ["e4m3fn/row", "int8/32x32", "rf8/row", "mxfp8", "nvfp4", "e5m2/1x16+sr"])
+@pytest.mark.parametrize(
+    "scheme", ["e4m3fn/row", "int8/32x32", "rf8/row", "mxfp8", "nvfp4", "e5m2/1x16+sr", "nf4/1x64", "mx6", "nf4/row+sr"]
+)
 def test_dequantized_values_are_codes_times_scale(scheme: str, x: torch.Tensor) -> None:
     q = ng.quantize(x, scheme, seed=3)
     reference = formats.quantize_reference(x.numpy(), scheme, seed=3)
@@ -42,6 +44,16 @@ def test_quantized_tensor_is_a_pytree(x: torch.Tensor) -> None:
     assert torch.equal(again.dequantize(), q.dequantize())
 
 
+@pytest.mark.parametrize("scheme", ["e4m3fn/1x32", "mxfp8", "nvfp4_2d", "mx6", "hbfp8"])
+def test_factors_are_what_values_are_multiplied_by(scheme: str, x: torch.Tensor) -> None:
+    q = ng.quantize(x[:, :70], scheme)
+    height, width = q.scheme.factor_tile
+    spread = q.factors().repeat_interleave(height, 0)[:48].repeat_interleave(width, 1)[:, :70]
+    values = torch.from_numpy(q.scheme.element.decode(q.codes.numpy())).float() * spread
+    assert torch.equal(values, q.dequantize())
+    torch.library.opcheck(torch.ops.narrowgauge.block_factors.default, (q.scale, q.outer, q.text, 70))
+
+
 def test_quantize_does_not_change_its_input(x: torch.Tensor) -> None:
     before = x.clone()
     ng.quantize(x, "rf8/row")
@@ -49,8 +61,11 @@ def test_quantize_does_not_change_its_input(x: torch.Tensor) -> None:
     assert torch.equal(x, before)
 
 
-@pytest.mark.parametrize("scheme", ["e4m3fn/row", "int8", "mxfp8", "nvfp4", "rf8/1x32", "e5m2/row+sr"])
+@pytest.mark.parametrize(
+    "scheme", ["e4m3fn/row", "int8", "mxfp8", "nvfp4", "rf8/1x32", "e5m2/row+sr", "nf4/row", "e5m2+ftz", "int8/row:mse"]
+)
 def test_compiled_quantize_gives_the_same_bits(scheme: str, x: torch.Tensor) -> None:
+    torch.compiler.reset()  # one function with more schemes than the compiler keeps versions of
     compiled = torch.compile(lambda t: ng.quantize(t, scheme, seed=5), fullgraph=True)
     q, expected = compiled(x), ng.quantize(x, scheme, seed=5)
     assert torch.equal(q.codes, expected.codes)
@@ -96,6 +111,7 @@ def test_raise_policy_counts_what_is_not_finite(x: torch.Tensor) -> None:
         (lambda x: ng.quantize(x, "nvfp4/row"), ValueError, "fixes its blocks at 1x16"),
         (lambda x: ng.quantize(x, "e8m0fnu"), ValueError, "holds scales"),
         (lambda x: ng.quantize(x, "bf16"), ValueError, "at most 8 bits"),
+        (lambda x: ng.quantize(x, "dfp16"), ValueError, "at most 8 bits"),
         (lambda x: ng.quantize(x.int(), "e4m3fn"), TypeError, "x: expected dtype float32"),
         (lambda x: ng.quantize([1.0], "e4m3fn"), TypeError, "x: expected a torch.Tensor, got list"),
         (lambda x: ng.quantize(x, 8), TypeError, "scheme: expected a string"),

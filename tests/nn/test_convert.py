@@ -107,6 +107,15 @@ def test_explain_says_what_runs_in_what_and_what_was_left_alone() -> None:
     assert "high precision" in str(ng.explain(ng.convert(Tied(), "int8_switchback")))
 
 
+def test_explain_says_what_is_decoded_by_table() -> None:
+    slots = {"x_fprop": "e4m3fn/row", "w_fprop": "nf4/1x16", "g_dgrad": "int8/row", "w_dgrad": "int8/1x8"}
+    model = ng.convert(nn.Sequential(nn.Linear(16, 8)), ng.nn.recipe("mixed", **slots))
+    gemms = ng.explain(model).rows[0].gemms
+    assert gemms["fprop"].runs == "emulated: decoded by table to float32, BLAS"
+    assert gemms["dgrad"].runs == "emulated: decoded to float32 through float32 BLAS"
+    assert gemms["wgrad"].runs == "float32 matmul"
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [

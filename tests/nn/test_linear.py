@@ -34,9 +34,27 @@ def assert_product(actual: torch.Tensor, a: np.ndarray, b: np.ndarray) -> None:
     assert (np.abs(actual.detach().double().numpy() - exact) <= gamma * magnitude + 1e-30).all()
 
 
-@pytest.mark.parametrize("name", list(RECIPES))
+MINE = formats.CodebookFormat.from_values([-1.5, -0.9, -0.4, -0.1, 0.0, 0.2, 0.5, 1.0], "recipe_codebook")
+EVERY = {
+    "codebooks": recipe(
+        "codebooks", x_fprop="dynamic8/row", w_fprop="nf4/1x64", g_dgrad="hif8/row", w_dgrad="nf4/1x8",
+        g_wgrad="posit8es1/row", x_wgrad="dynamic8/1x8",
+    ),
+    "mine": recipe("mine", **dict.fromkeys(SLOTS, formats.Scheme(MINE, (1, 16)))),
+    "nvfp4": recipe(
+        "nvfp4", x_fprop="nvfp4", w_fprop="nvfp4_2d", g_dgrad="nvfp4", w_dgrad="nvfp4_2d", g_wgrad="nvfp4:rceil",
+        x_wgrad="nvfp4",
+    ),
+    "bfp": recipe("bfp", **dict.fromkeys(SLOTS[:4], "hbfp8"), g_wgrad="mx9", x_wgrad="mx9"),
+    "searched": recipe(
+        "searched", **dict.fromkeys(SLOTS[:4], "int8/row:percentile=99.5"), g_wgrad="e4m3fn/row:mse", x_wgrad="e5m2+ftz"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*RECIPES, *EVERY])
 def test_each_gemm_is_the_product_of_its_quantised_operands(name: str) -> None:
-    layer, x, g = layer_and_input(name, bias=False)
+    layer, x, g = layer_and_input(EVERY.get(name, name), bias=False)
     y = layer(x)
     y.backward(g)
     slots = layer.recipe.slots
@@ -138,6 +156,17 @@ def test_compiled_mlp_is_one_graph_and_agrees(name: str) -> None:
     torch.testing.assert_close(actual, expected, rtol=0.05, atol=0.05)
     for parameter, grad in zip(model.parameters(), grads, strict=True):
         assert torch.nn.functional.cosine_similarity(parameter.grad.flatten(), grad.flatten(), dim=0) > 0.99
+
+
+@pytest.mark.parametrize("name", ["nvfp4", "codebooks", "bfp"])
+def test_compiled_layer_gives_the_same_bits_in_every_format(name: str) -> None:
+    torch.compiler.reset()
+    layer, x, g = layer_and_input(EVERY[name])
+    expected = layer(x)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")(x)
+    assert torch.equal(compiled, expected)
+    grads = [torch.autograd.grad(y, layer.weight, g)[0] for y in (compiled, expected)]
+    assert torch.equal(*grads)
 
 
 def test_stochastic_recipe_draws_anew_each_call_and_resumes_from_its_state() -> None:

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from narrowgauge.formats import parse
+from narrowgauge.formats import FloatFormat, Scheme, parse
 from narrowgauge.nn import GEMMS, RECIPES, SLOTS, get_recipe, recipe
 
 
@@ -39,6 +39,13 @@ def test_recipes_are_frozen_and_varied_by_replace() -> None:
     varied = dataclasses.replace(r, name="mine", g_dgrad=parse("e5m2/row+sr"))
     assert varied.stochastic
     assert not r.stochastic
+
+
+def test_schemes_of_unregistered_formats_keep_their_meaning_as_text() -> None:
+    mine = FloatFormat(name="recipe_float", exponent_bits=2, mantissa_bits=3, bias=0)
+    r = recipe("mine", x_fprop=Scheme(mine, (1, None)), w_fprop=Scheme(mine, (8, 8)))
+    assert r.texts[:2] == ("recipe_float/row", "recipe_float/8x8")
+    assert parse(r.texts[0]) == r.x_fprop
 
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:

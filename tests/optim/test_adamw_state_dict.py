@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from narrowgauge.formats import CodebookFormat, Scheme
 from narrowgauge.optim import AdamW
 
-STATES = ("coat", "coat_paper", "fp8", "int8", "dynamic8", "bf16", "fp32", ("dynamic8", "coat"))
+MINE = Scheme(CodebookFormat.from_values([0.0, *(2.0 ** (-i / 8) for i in range(255))], "log_state"), (1, 64))
+STATES = ("coat", "coat_paper", "fp8", "int8", "dynamic8", "bf16", "fp32", ("dynamic8", "coat"), ("hif8/1x128", MINE))
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from narrowgauge.optim.codec import codec_names, decoded_moments, loaded_state, new_state
+from narrowgauge.formats import CodebookFormat, Scheme
+from narrowgauge.kernels.moments import first_moment, second_moment
+from narrowgauge.optim.codec import codec_names, decoded_moments, loaded_state, new_state, plain_option
+
+NO_ZERO = Scheme(CodebookFormat.from_values([-1.0, 1.0], "no_zero_state"), (1, 32))
 
 
 def test_one_name_stands_for_both_moments() -> None:
@@ -15,13 +19,30 @@ def test_one_name_stands_for_both_moments() -> None:
 
 
 @pytest.mark.parametrize(("state", "error", "text"), [
-    ("coaat", ValueError, "nearest: coat"), (("coat", "int9"), ValueError, "nearest: int8"),
-    (8, TypeError, "expected the name of a codec or a pair"), (("coat",), TypeError, "a pair of names"),
+    ("coaat", ValueError, "nearest: coat"), (("coat", "int9"), ValueError, "int9 has no groups"),
+    (8, TypeError, "expected the name of a codec, a scheme, or a pair"), (("coat",), TypeError, "a pair of them"),
     (("coat", 8), TypeError, "expected the name of a codec"),
+    ("nf4", ValueError, "nf4 has no groups of a flattened tensor; accepted: 1xG"),
+    ("nf4/row", ValueError, "has no groups"), ("nf4/1x48", ValueError, "a power of two, 2 to 1024"),
+    ("nf4/1x64:pow2", ValueError, "accepted: the rule amax"), ("nf4/1x64+sr", ValueError, "accepted: the rule amax"),
+    ("mxfp4", ValueError, "mxfp4 is a block format"),
+    ("uint8/1x64", ValueError, "is unsigned, and first moments are not"),
+    ("bf16/1x64", ValueError, "at most 8 bits"), (("coat", NO_ZERO), ValueError, "no_zero_state/1x32 has no zero"),
+    ("nf5/1x64", ValueError, "unknown codec 'nf5/1x64'.*schemes such as nf4/1x128.*unknown name 'nf5'"),
 ])  # fmt: skip
 def test_what_is_no_state_is_refused(state: object, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         codec_names(state)
+
+
+def test_schemes_stand_for_moments_by_text_or_object() -> None:
+    mine = Scheme(CodebookFormat.from_values([-1.0, 0.0, 0.5, 1.0], "state_codebook"), (1, 32))
+    assert codec_names((mine, "udynamic8/1x256")) == ("state_codebook/1x32", "udynamic8/1x256")
+    assert plain_option(mine) == "state_codebook/1x32"
+    assert plain_option("coat") == "coat"
+    first, second = first_moment("state_codebook/1x32"), second_moment("udynamic8/1x256")
+    assert (first.format, first.group, first.smallest) == ("state_codebook", 32, 0.5)
+    assert second == second_moment("dynamic8")
 
 
 def test_state_is_plain_tensors_of_the_parameters_shape() -> None:
@@ -37,7 +58,7 @@ def test_state_is_plain_tensors_of_the_parameters_shape() -> None:
     assert all(type(value) is torch.Tensor for value in state.values())
 
 
-@pytest.mark.parametrize("name", ["coat", "coat_paper", "fp8", "int8", "dynamic8", "bf16", "fp32"])
+@pytest.mark.parametrize("name", ["coat", "coat_paper", "fp8", "int8", "dynamic8", "bf16", "fp32", "nf4/1x32"])
 def test_new_state_reads_back_as_zero(name: str) -> None:
     p = torch.empty(5, 77)
     for moment in decoded_moments(new_state(p, (name, name)), (name, name)):

@@ -1,0 +1,191 @@
+"""quantize in torch: what serves the CPU, what compilers fuse, and the searched scale rules on any device.
+
+See kernels/quantize.py for the contract.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from narrowgauge.formats import BlockFormat, ScaleRule, Scheme, parse
+from narrowgauge.formats.tiles import Tile
+from narrowgauge.kernels._cast_torch import encode, rounding_bits
+from narrowgauge.kernels._clipping_torch import mse_points, percentile_points
+from narrowgauge.kernels._scales_torch import block_amax, inverse, scales
+from narrowgauge.kernels._tables_torch import decode, encode_any, encode_by_table
+from narrowgauge.kernels.layout import layout_for, layout_of, scale_dtype
+from narrowgauge.kernels.tiles import (
+    as_matrix,
+    empty_codes,
+    group_amax,
+    is_column_major,
+    multiply_tiles,
+    spread_rows,
+    tile_counts,
+)
+
+FLOAT_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+CHUNK_ELEMENTS = 1 << 22
+"""Elements of one CPU block, 16 MiB of float32: it bounds the buffers, and is large enough that starting and joining
+threads, which is slow on a busy machine, does not count."""
+CACHED_ELEMENTS = 1 << 18
+"""Elements that many steps work on at a time: they stay in the caches."""
+
+# Formats whose torch cast of a clamped, finite float32 equals ours (tested on every float16 and every midpoint).
+NATIVE_CASTS = {
+    "e4m3fn": torch.float8_e4m3fn,
+    "e5m2": torch.float8_e5m2,
+}
+
+
+# Under the other rules no scaled value passes the largest one by more than a rounding error, which rounds back to it.
+CLIPPING_RULES = (ScaleRule.FLOOR, ScaleRule.EVEN, ScaleRule.STATIC, ScaleRule.PERCENTILE, ScaleRule.MSE)
+
+
+def check_input(x: Tensor) -> None:
+    """Raises TypeError for anything but a floating tensor that the op takes."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: expected a torch.Tensor, got {type(x).__name__}")
+    if x.dtype not in FLOAT_DTYPES:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOAT_DTYPES)
+        raise TypeError(f"x: expected dtype {names}, got {str(x.dtype).removeprefix('torch.')}")
+
+
+def round_to_odd(x: Tensor) -> Tensor:
+    """float64 → float32 with inexact values going to the odd neighbour (formats.round_to_odd_float32)."""
+    limit = torch.finfo(torch.float32).max
+    clipped = torch.where(torch.isinf(x), x, x.clamp(-limit, limit))
+    near = clipped.float()
+    back = near.double()
+    bits = near.view(torch.int32)
+    moved = torch.where(clipped.abs() > back.abs(), bits + 1, bits - 1)
+    keep = (back == clipped) | torch.isnan(clipped) | ((bits & 1) == 1)
+    return torch.where(keep, bits, moved).view(torch.float32)
+
+
+def _scaled(x: Tensor, factors: Tensor, tile: Tile) -> Tensor:
+    """x times its tile's factor as fresh float32."""
+    if x.dtype == torch.float64:
+        return round_to_odd(multiply_tiles(x.clone(), factors.double(), tile))
+    if x.dtype == torch.float32 and tile[1] in (None, 1):
+        return x * spread_rows(factors, tile[0], x.shape[0])
+    fresh = x.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    return multiply_tiles(fresh, factors, tile)
+
+
+def clipping_points(matrix: Tensor, amax: Tensor, spec: Scheme) -> Tensor:
+    """What takes the place of amax [tiles down, tiles across] under the rules that search; see formats/clipping.py."""
+    if not amax.numel() or not matrix.numel():
+        return amax
+    if spec.value is not None:
+        return percentile_points(matrix, amax, spec.tile, spec.value)
+
+    def values(x: Tensor, points: Tensor) -> Tensor:
+        factors = scales(points, spec)[1]
+        y = _scaled(x, inverse(factors), spec.tile)
+        isnan = torch.isnan(y)
+        codes = encode_by_table(torch.where(isnan, 0.0, y).contiguous(), spec.element, spec.flush)
+        return multiply_tiles(decode(codes, spec.element).double(), factors.double(), spec.tile)
+
+    return mse_points(matrix, amax, spec.tile, values, max(1, CACHED_ELEMENTS // matrix.shape[1]))
+
+
+def _is_traceable(spec: Scheme) -> bool:
+    """Whether compilers get the formula: tiles narrower than a row have uneven edges, more than inductor's loop
+    splitting takes, and tables and searches are nothing to fuse."""
+    plain = not isinstance(spec.format, BlockFormat) and not spec.rule.searches and spec.tile[1] in (None, 1)
+    return plain and layout_of(spec.element).kind != "table"
+
+
+def quantize_traceable(x: Tensor, scheme: str, seed: int, offset: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The formula in one piece, for a compiler to fuse, where it can be; else one call of the op. The bits are the
+    same."""
+    spec = parse(scheme)
+    if not _is_traceable(spec):
+        return torch.ops.narrowgauge.quantize(x, scheme, seed, offset)
+    matrix = as_matrix(x)
+    stored, factors, outer = scales(group_amax(matrix, spec.tile), spec)
+    y = _scaled(matrix, inverse(factors), spec.tile)
+    random = rounding_bits(matrix.shape, seed, offset, x.device) if spec.stochastic else None
+    codes = encode(y, layout_for(spec), random)
+    return codes.view(x.shape), stored.view(spec.scale_shape(tuple(x.shape))), outer
+
+
+def quantize_torch(x: Tensor, scheme: str, seed: int, offset: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The CPU implementation: amax in one sweep, then blocks that are scaled and encoded while they are in cache."""
+    check_input(x)
+    spec = parse(scheme)
+    codes = empty_codes(x, layout_for(spec).code_dtype)
+    matrix, target = as_matrix(x), as_matrix(codes)
+    random = rounding_bits(matrix.shape, seed, offset, x.device) if spec.stochastic else None
+    scale_shape, tile = spec.scale_shape(tuple(x.shape)), spec.tile
+    if isinstance(spec.format, BlockFormat) and spec.format.micro_size:
+        stored = _encode_pairs(matrix, target, spec, spec.format, random)
+        return codes, stored.reshape(scale_shape), x.new_ones((), dtype=torch.float32)
+    # Work along the memory: the transposed problem has the transposed tiles.
+    turned = is_column_major(x) and not spec.rule.searches
+    if turned:
+        matrix, target, tile = matrix.t(), target.t(), (tile[1], tile[0])
+        random = None if random is None else random.t()
+    amax = group_amax(matrix, tile, max(1, CHUNK_ELEMENTS // max(matrix.shape[1], 1)))
+    if spec.rule.searches:
+        amax = clipping_points(matrix, amax, spec)
+    stored, factors, outer = scales(amax.t() if turned else amax, spec)
+    factors = inverse(factors)
+    _encode_blocks(matrix, target, factors.t() if turned else factors, tile, spec, random)
+    return codes, stored.reshape(scale_shape), outer
+
+
+def _encode_pairs(matrix: Tensor, target: Tensor, spec: Scheme, fmt: BlockFormat, random: Tensor | None) -> Tensor:
+    """Codes of a format with micro-exponents into `target`; the stored scales [rows, blocks]. A scale for every pair
+    takes as many steps as its values, so all of them work on rows that a core's cache holds."""
+    stored = matrix.new_empty((matrix.shape[0], tile_counts(matrix.shape, spec.tile)[1]), dtype=scale_dtype(spec))
+    step = max(1, CACHED_ELEMENTS // max(matrix.shape[1], 1))
+    for start in range(0, matrix.shape[0] if matrix.shape[1] else 0, step):
+        rows = slice(start, start + step)
+        pairs = group_amax(matrix[rows], spec.factor_tile, step)
+        stored[rows], factors, _ = scales(block_amax(pairs, fmt), spec, pairs)
+        bits = None if random is None else random[rows]
+        _encode_blocks(matrix[rows], target[rows], inverse(factors), spec.factor_tile, spec, bits)
+    return stored
+
+
+def _may_clip(spec: Scheme) -> bool:
+    """Whether scaled values may pass the largest one by more than a rounding error. Scales of block formats are
+    rounded, or clamped to the exponents that they have."""
+    fmt = spec.format
+    ranged = isinstance(fmt, BlockFormat) and (fmt.two_level or fmt.exponent_range != (-127, 127))
+    return spec.rule in CLIPPING_RULES or ranged
+
+
+def _encode_blocks(
+    matrix: Tensor, target: Tensor, factors: Tensor, tile: Tile, spec: Scheme, random: Tensor | None
+) -> None:
+    # A zero factor marks a group with a NaN or an infinity (or one that is zero altogether).
+    may_have_nan = bool((factors == 0).any())
+    height = tile[0]
+    step = max(1, CHUNK_ELEMENTS // max(matrix.shape[1], 1))
+    if height is not None:
+        step = max(1, step // height) * height
+    for start in range(0, matrix.shape[0], step):
+        rows = slice(start, start + step)
+        part = factors if height is None else factors[start // height : -(-(start + step) // height)]
+        bits = None if random is None else random[rows]
+        y = _scaled(matrix[rows], part, tile)
+        _encode_block(y, target[rows], spec, bits, may_have_nan)
+
+
+def _encode_block(y: Tensor, target: Tensor, spec: Scheme, random: Tensor | None, may_have_nan: bool) -> None:
+    """Codes of float32 y into `target`: by torch's own cast, a table, or the formula, whichever is quickest."""
+    element, layout = spec.element, layout_for(spec)
+    if layout.kind == "table":
+        target.copy_(encode_any(y, element, spec.flush, random, may_have_nan=may_have_nan))
+    elif random is not None or may_have_nan or layout.kind == "int":
+        target.copy_(encode(y, layout, random, may_have_nan=may_have_nan))
+    elif element.name in NATIVE_CASTS and not spec.flush:
+        if _may_clip(spec):
+            y.clamp_(element.min, element.max)
+        target.view(NATIVE_CASTS[element.name]).copy_(y)
+    else:
+        target.copy_(encode_by_table(y, element, spec.flush))

@@ -1,0 +1,53 @@
+"""Named codecs as `check_optimizer` sees them: what the optimizer itself stores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from narrowgauge.kernels.moments import CODECS
+from narrowgauge.optim import AdamW
+from narrowgauge.optim.codec_check import named_codec
+
+
+@pytest.mark.parametrize("name", list(CODECS))
+def test_moments_are_stored_as_the_optimizer_stores_them(name: str) -> None:
+    """A first step with beta1 = beta2 = 0.5 leaves m = g / 2 and v = g² / 2."""
+    gradient = torch.randn(3, 300, generator=torch.Generator().manual_seed(1))
+    parameter = torch.nn.Parameter(torch.zeros(3, 300))
+    parameter.grad = gradient.clone()
+    optimizer = AdamW([parameter], betas=(0.5, 0.5), state=name)
+    optimizer.step()
+    state: dict[str, Any] = optimizer.state[parameter]
+    half = gradient.numpy() * np.float32(0.5)
+    (m, m_scale), (v, v_scale) = named_codec(name).store(half, half * gradient.numpy())
+    assert torch.equal(m, state["exp_avg"])
+    assert torch.equal(v, state["exp_avg_sq"])
+    for scale, key in ((m_scale, "exp_avg_scale"), (v_scale, "exp_avg_sq_scale")):
+        assert (scale is None and key not in state) or torch.equal(scale, state[key])
+
+
+def test_what_is_read_back_has_the_shape_that_was_stored() -> None:
+    for shape in ((), (0,), (5, 0, 3), (2, 130)):
+        x = np.ones(shape, np.float32)
+        m, v = named_codec(("coat", "int8")).load(named_codec(("coat", "int8")).store(x, x))
+        assert m.shape == v.shape == shape
+        np.testing.assert_allclose(m, x, rtol=1e-6)
+
+
+def test_group_and_bytes_are_those_of_both_moments() -> None:
+    codec = named_codec(("coat", "fp8"))
+    assert codec.group == 256
+    assert codec.bytes_per_parameter == 1 + 8 / 128 + 1 + 4 / 256
+    assert codec.name == "coat/fp8"
+    assert named_codec("coat").name == "coat"
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown codec 'cot'"):
+        named_codec("cot")
+    with pytest.raises(TypeError, match="expected the name of a codec"):
+        named_codec(3)
