@@ -395,11 +395,17 @@ def test_a_reader_that_has_enough_is_no_error():
     assert (done.wait(), err) == (0, b"")
 
 
-def test_example_of_the_readme_runs_as_written(capsys):
+def test_examples_of_the_readme_run_as_written(capsys):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
-    assert capsys.readouterr().out
+    examples = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    names = {"__name__": "readme"}
+    for example in examples:
+        exec(compile(example, "README.md", "exec"), names)
+    assert len(examples) == 2
+    out = capsys.readouterr().out
+    # What the README shows of the second one, without its line breaks.
+    (shown,) = re.findall(r"```\n(cast as .*?)\n  …\n```", readme, re.DOTALL)
+    assert " ".join(shown.split()) in " ".join(out.split())
 
 
 def test_commands_of_the_readme_exist():

@@ -15,6 +15,7 @@ from narrowgauge.train.loggers import Logger, Loggers
 from narrowgauge.train.loss import cross_entropy, num_labelled
 from narrowgauge.train.memory import memory_bytes
 from narrowgauge.train.method import Method, Metrics
+from narrowgauge.train.monitor import MonitorChoice, MonitorLogger, as_monitor, watched
 from narrowgauge.train.optimizers import (
     OptimizerFactory,
     check_parameters,
@@ -35,7 +36,9 @@ class Trainer:
     each weighted by its labelled tokens, so that the gradient is that of one large batch. Gradients are
     clipped to the global norm ``clip_norm`` (``None``: not). Every ``eval_every`` steps, and after the last,
     the model is evaluated (0: never); every ``save_every`` steps, and after the last, a checkpoint is written
-    to ``save_path`` (``None``: never).
+    to ``save_path`` (``None``: never). ``monitor`` (``True``, schemes, or a ``TensorMonitor``) measures now and then
+    what formats would do to weights, activations and gradients; the run's numbers stay what they are. Its summaries
+    go to the loggers, everything is in ``trainer.monitor.rows`` and ``trainer.monitor.report()``.
 
     ``model``, ``optimizer``, ``data``, ``step`` are what is trained now; ``name_map`` has the old → new names
     of parameters that a method's surgery renamed.
@@ -59,6 +62,7 @@ class Trainer:
         save_every: int = 0,
         save_path: str | Path | None = None,
         logger: Logger | Sequence[Logger] | None = None,
+        monitor: MonitorChoice = None,
         seed: int = 0,
         device: torch.device | str | None = None,
     ) -> None:
@@ -85,7 +89,9 @@ class Trainer:
         self.data = self.methods.source(data)
         self.schedule, self.grad_accumulation, self.clip_norm = schedule, grad_accumulation, clip_norm
         self.eval_every, self.save_every, self.save_path = eval_every, save_every, save_path
-        self.logger = Loggers(*((logger,) if isinstance(logger, Logger) else logger or ()))
+        self.monitor = as_monitor(monitor, self.model)
+        loggers = (logger,) if isinstance(logger, Logger) else tuple(logger or ())
+        self.logger = Loggers(*loggers, *(() if self.monitor is None else (MonitorLogger(self.monitor),)))
         self.seed = seed
         self.step = 0
         self.methods.attach(self.model)
@@ -115,7 +121,9 @@ class Trainer:
         try:
             self.logger.start(self.step, steps)
             while self.step < steps:
-                metrics = self._train_step()
+                with watched(self.monitor, self.step) as seen:
+                    metrics = self._train_step()
+                metrics |= seen
                 if self._is_due(self.eval_every, steps):
                     metrics |= self.evaluate()
                 self.logger.log(self.step, metrics)

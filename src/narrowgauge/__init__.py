@@ -6,8 +6,9 @@ neither torch nor triton nor numpy.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from narrowgauge._lazy import on_first_use
 
 if TYPE_CHECKING:
     from narrowgauge import bench, formats, kernels, methods, nn, numerics, optim, priors, train
@@ -53,19 +54,9 @@ _HOMES = {
 
 # Hidden from type checkers, which would otherwise believe that every name exists.
 if not TYPE_CHECKING:
-
-    def __getattr__(name):
-        """Load a public name; an unknown one is an AttributeError that says which is nearest."""
-        if name not in __all__:
-            from difflib import get_close_matches
-
-            nearest = get_close_matches(name, __all__, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(__all__)}"
-            raise AttributeError(f"module 'narrowgauge' has no attribute {name!r}; {hint}")
-        home = import_module(f"narrowgauge.{_HOMES.get(name, name)}")
-        value = getattr(home, name) if name in _HOMES else home
-        globals()[name] = value
-        return value
+    __getattr__ = on_first_use(
+        "narrowgauge", {name: f"narrowgauge.{_HOMES.get(name, name)}" for name in __all__}, __all__
+    )
 
 
 def __dir__() -> list[str]:

@@ -121,6 +121,15 @@ def test_narrow_exponents_saturate_at_both_ends() -> None:
     assert q.dequantize().tolist() == [[2.0**15 * 127 / 64, 0.0], [0.0, 0.0]]
 
 
+@pytest.mark.parametrize("shape", [(0, 32), (3, 0), (), (1,), (2, 3, 5)])
+@pytest.mark.parametrize("name", ["mx9", "msfp12", "hbfp8", "dfp16", "nvfp4_2d"])
+def test_any_shape_goes_through(name: str, shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(9).standard_normal(shape).astype(np.float32)
+    q = quantize_reference(x, name)
+    assert q.codes.shape == q.dequantize().shape == shape
+    assert np.abs(q.dequantize() - x).max(initial=0.0) <= np.abs(x).max(initial=0.0)
+
+
 def test_a_poisoned_block_is_nan_and_alone() -> None:
     x = data(3, 32, 3)
     x[1, 20] = np.nan

@@ -19,10 +19,15 @@ A suite checks the operator's bits against the reference first and gives no spee
 examples:
   narrowgauge bench quantize
   narrowgauge bench quantize --size 1024 --scheme mxfp8 --no-peers
+  narrowgauge bench formats --out bench/results/formats-cpu.json
+  narrowgauge bench formats --format nf4 --format hif8 --no-peers
   narrowgauge bench linear --recipe fp8_row --recipe mxfp8
   narrowgauge bench quantize --out bench/results/quantize.json
   narrowgauge bench compile-matrix --target sm_90
 """
+
+
+PEERS_HELP = "also time torch's own casts and ml_dtypes, gfloat, torchao and others, where installed (default: yes)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,24 +39,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     quantize.add_argument("--size", type=int, default=4096, metavar="N", help="an N x N matrix (default: %(default)s)")
     quantize.add_argument("--scheme", default="e4m3fn/row", help="what to quantise to (default: %(default)s)")
     quantize.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True,
-                          help="also time ml_dtypes, gfloat and torchao, where installed (default: yes)")  # fmt: skip
+                          help=PEERS_HELP)  # fmt: skip
     quantize.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True,
                           help="also under torch.compile, which takes a while to start (default: yes)")  # fmt: skip
+    every = suites.add_parser("formats", help="quantize a float32 matrix to every format of at most 8 bits, against "
+                              "x.clone()", description=DESCRIPTION)  # fmt: skip
+    every.add_argument("--size", type=int, default=4096, metavar="N", help="an N x N matrix (default: %(default)s)")
+    every.add_argument("--format", action="append", metavar="NAME", help="only this format (may be repeated)")
+    every.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True, help=PEERS_HELP)
     linear = suites.add_parser("linear", help="QuantLinear forward and backward, against nn.Linear in float32",
                                description=DESCRIPTION)  # fmt: skip
     linear.add_argument("--size", type=int, default=1024, metavar="N",
                         help="N tokens, N inputs, N outputs (default: %(default)s)")  # fmt: skip
     linear.add_argument("--recipe", action="append", metavar="NAME", help="only this recipe (may be repeated)")
-    for suite in (quantize, linear):
+    for suite, repetitions in ((quantize, 15), (every, 9), (linear, 15)):
         suite.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … (default: %(default)s)")
-        suite.add_argument("--repetitions", type=int, default=15, metavar="N",
+        suite.add_argument("--repetitions", type=int, default=repetitions, metavar="N",
                            help="measurements of each competitor, at least 9 (default: %(default)s)")  # fmt: skip
         suite.add_argument("--out", metavar="FILE", help="also write the result, with hardware and versions, as JSON")
     matrix = suites.add_parser("compile-matrix", help="build every Triton kernel for every GPU target, without a GPU",
                                description=DESCRIPTION)  # fmt: skip
     matrix.add_argument("--target", action="append", metavar="NAME", help="only this target (may be repeated)")
     matrix.add_argument("--case", metavar="TEXT", help="only cases whose name contains TEXT")
-    for suite in (quantize, linear, matrix):
+    for suite in (quantize, every, linear, matrix):
         suite.add_argument("--json", action="store_true", help="print one JSON object")
         suite.set_defaults(parser=suite)
 
@@ -92,16 +102,26 @@ def _quantize(args: argparse.Namespace) -> SuiteResult:
                      peers=args.peers, compiled=args.compiled)  # fmt: skip
 
 
+def _formats(args: argparse.Namespace) -> SuiteResult:
+    from narrowgauge.bench.all_formats import run_suite
+    from narrowgauge.commands.numerics_progress import progress
+
+    with progress("quantize") as show:
+        return run_suite(args.size, args.format, device=args.device, repetitions=args.repetitions,
+                         peers=args.peers, progress=show)  # fmt: skip
+
+
 def _linear(args: argparse.Namespace) -> SuiteResult:
     from narrowgauge.bench.linear import run_suite
 
     return run_suite(args.size, args.recipe, device=args.device, repetitions=args.repetitions)
 
 
-_SUITES = {"quantize": _quantize, "linear": _linear}
+_SUITES = {"quantize": _quantize, "formats": _formats, "linear": _linear}
 _HEADS = {
     "milliseconds": "ms",
     "gb_per_s": "GB/s",
+    "times_copy": "× copy_",
     "codes_equal_percent": "same codes %",
     "sqnr_y_db": "y dB",
     "sqnr_dx_db": "dx dB",

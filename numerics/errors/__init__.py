@@ -1,0 +1,1 @@
+"""`compare`: the distance of a tensor from its reference, in every measure."""

@@ -1,0 +1,1 @@
+"""Checks of quantised layers: forward and both gradients against the contract of their recipe."""

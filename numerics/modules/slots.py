@@ -1,0 +1,112 @@
+"""The six operands of a linear layer's three GEMMs, as a recipe defines them, in float64.
+
+    fprop   Y  = X·Wᵀ    x_fprop [T, K], w_fprop [N, K]
+    dgrad   dX = dY·W    g_dgrad [T, N], w_dgrad [K, N]
+    wgrad   dW = dYᵀ·X   g_wgrad [N, T], x_wgrad [K, T]
+
+A slot with stochastic rounding does not say which values an operand has, but between which neighbours they lie, and
+with which mean and variance.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from narrowgauge.formats import Rounding, Scheme, parse, quantize_reference
+from narrowgauge.formats.quantizer import as_matrix, rescaled
+from narrowgauge.formats.rounding import Subnormals
+from narrowgauge.formats.scaling import inverse_scale
+from narrowgauge.formats.tiles import spread
+from narrowgauge.numerics._arrays import FloatArray
+from narrowgauge.numerics.gemms.operands import scale_factors
+
+GEMMS = {"fprop": ("x_fprop", "w_fprop"), "dgrad": ("g_dgrad", "w_dgrad"), "wgrad": ("g_wgrad", "x_wgrad")}
+SLOTS = ("x_fprop", "w_fprop", "g_dgrad", "w_dgrad", "g_wgrad", "x_wgrad")
+
+Slots = Mapping[str, Scheme | None]
+
+
+def resolve_slots(recipe: object, module: object) -> dict[str, Scheme | None]:
+    """The six schemes of a recipe: an object with `slots`, a mapping of slot to scheme (text, Scheme or None; absent
+    slots are None), a name that `narrowgauge.nn` knows, or None for what `module.recipe` is.
+
+    ValueError for unknown slots and names, TypeError for anything else.
+    """
+    if recipe is None:
+        recipe = getattr(module, "recipe", None)
+        if recipe is None:
+            raise TypeError(f"recipe: {type(module).__name__} has no attribute `recipe`; accepted: recipe=… said here")
+    if isinstance(recipe, str):
+        nn = sys.modules.get("narrowgauge.nn")
+        if nn is None:
+            raise ValueError(f"recipe: got the name {recipe!r}, but narrowgauge.nn is not imported; import it first")
+        recipe = nn.get_recipe(recipe)
+    given = recipe if isinstance(recipe, Mapping) else getattr(recipe, "slots", None)
+    if not isinstance(given, Mapping):
+        raise TypeError(f"recipe: got {type(recipe).__name__}, accepted: a name, an object with `slots`, or a mapping")
+    unknown = [slot for slot in given if slot not in SLOTS]
+    if unknown:
+        raise ValueError(f"recipe: got the slots {unknown}, accepted: {', '.join(SLOTS)}")
+    return {slot: None if given.get(slot) is None else parse(given[slot]) for slot in SLOTS}
+
+
+@dataclass(frozen=True)
+class SlotOperand:
+    """An operand [rows, reduction] as it may be: float64 bounds, mean and variance of each element. high = low = mean
+    where nothing is random."""
+
+    low: FloatArray
+    high: FloatArray
+    mean: FloatArray
+    variance: FloatArray
+
+    @classmethod
+    def exactly(cls, values: FloatArray) -> SlotOperand:
+        """An operand without chance."""
+        return cls(values, values, values, np.zeros_like(values))
+
+    @property
+    def centre(self) -> FloatArray:
+        """Middle of the bounds."""
+        return np.asarray((self.low + self.high) / 2.0)
+
+    @property
+    def radius(self) -> FloatArray:
+        """Half the distance of the bounds."""
+        return np.asarray((self.high - self.low) / 2.0)
+
+
+def slot_operand(x: NDArray[np.floating], scheme: Scheme | None) -> SlotOperand:
+    """What a GEMM sees of `x` [rows, reduction] (float32, float64): the reference's dequantised values; of a stochastic
+    scheme the neighbours of each value, and the mean and variance of the choice between them."""
+    if scheme is None:
+        return SlotOperand.exactly(x.astype(np.float64))
+    if not scheme.stochastic:
+        return SlotOperand.exactly(quantize_reference(x, scheme).dequantize())
+    q = quantize_reference(x, replace(scheme, stochastic=False))
+    matrix = as_matrix(x)
+    shape = matrix.shape[0], matrix.shape[1]
+    factors = scale_factors(scheme, q.scale, q.outer).astype(np.float32)
+    y = rescaled(matrix, spread(inverse_scale(factors), scheme.factor_tile, shape), x.dtype)
+    grid = spread(factors, scheme.factor_tile, shape).astype(np.float64)
+    element = scheme.element
+    inside = np.clip(np.nan_to_num(y.astype(np.float64)), element.min, element.max)
+    down, up = (element.round(inside, mode) for mode in (Rounding.DOWN, Rounding.UP))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(up > down, (inside - down) / (up - down), 0.0)
+    if scheme.flush:
+        down, up = (element.round(v, subnormals=Subnormals.FLUSH) for v in (down, up))
+    down, up = np.minimum(down, up), np.maximum(down, up)
+    mean = down + share * (up - down)
+    return SlotOperand(down * grid, up * grid, mean * grid, share * (1.0 - share) * ((up - down) * grid) ** 2)
+
+
+def operands(x: NDArray[np.floating], w: NDArray[np.floating], g: NDArray[np.floating]) -> dict[str, Any]:
+    """The matrix that each slot quantises, of x [T, K], w [N, K] and g [T, N]."""
+    return {"x_fprop": x, "w_fprop": w, "g_dgrad": g, "w_dgrad": w.T, "g_wgrad": g.T, "x_wgrad": x.T}

@@ -1,0 +1,1 @@
+"""Statistics of the tensors of a model while it trains."""

@@ -1,0 +1,1 @@
+"""Checks of optimizer states: what a codec does to Adam's moments and to weights."""

@@ -1,0 +1,1 @@
+"""Formats × granularities × tensors: one table, one page."""

@@ -1,0 +1,1 @@
+"""Tensors by name: from distributions, checkpoints and live models."""
