@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from narrowgauge.bench.peers import Peer, find_peers
+from narrowgauge.bench.peer import Peer, own_result, percent_equal
+from narrowgauge.bench.peers import find_peers
 from narrowgauge.bench.report import Row, SuiteResult
 from narrowgauge.bench.timer import Timing, time_interleaved
 from narrowgauge.formats import Scheme, parse
-from narrowgauge.kernels import get_op, quantize
+from narrowgauge.kernels import get_op
 from narrowgauge.numerics import assert_bitwise
 
 Codes = tuple[Tensor, Tensor]
@@ -29,10 +30,9 @@ CONFORMANCE_ROWS = 64
 
 def own_quantizer(spec: Scheme) -> Callable[[Tensor], Codes]:
     """x → (codes, scale) by the operator; stochastic schemes take a fixed seed."""
-    seed = 0 if spec.stochastic else None
 
     def run(x: Tensor) -> Codes:
-        q = quantize(x, spec, seed)
+        q = own_result(x, spec)
         return q.codes, q.scale
 
     return run
@@ -100,7 +100,7 @@ def _check_same(compiled: Codes, eager: Codes) -> None:
 def _rows(x: Tensor, spec: Scheme, timings: dict[str, Timing], peers: dict[str, Peer]) -> Sequence[Row]:
     base = timings[BASELINE].median
     moved = get_op("quantize").cost(x, str(spec), 0, 0).bytes
-    codes = quantize(x, spec, 0 if spec.stochastic else None).codes.cpu().view(torch.uint8)
+    ours = own_result(x, spec)
     rows = []
     for name, timing in timings.items():
         peer = peers.get(name)
@@ -109,9 +109,7 @@ def _rows(x: Tensor, spec: Scheme, timings: dict[str, Timing], peers: dict[str, 
         figures = {"milliseconds": seconds * 1e3}
         figures["gb_per_s"] = (2 * x.nbytes if name == BASELINE else moved) / seconds / 1e9
         if peer is not None:
-            theirs = peer.codes().cpu()
-            equal = (theirs == codes[: theirs.shape[0]]).float().mean()
-            figures["codes_equal_percent"] = 100 * float(equal)
+            figures["codes_equal_percent"] = percent_equal(peer, ours)
         note = peer.note if peer is not None else _NOTES[name]
         rows.append(Row(name, timing, seconds / base, figures, note))
     return rows

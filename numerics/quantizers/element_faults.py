@@ -192,6 +192,10 @@ def _nibbles_swapped(setting: Setting) -> FloatArray | None:
     return swapped * factors
 
 
+def _only_clipped(y: FloatArray, setting: Setting) -> FloatArray:
+    return np.clip(y, setting.scheme.element.min, setting.scheme.element.max)
+
+
 ELEMENT_FAULTS: tuple[Fault, ...] = (
     Fault("ties away from zero instead of to even", with_elements(_mode(Rounding.NEAREST_AWAY))),
     Fault("ties toward zero instead of to even", with_elements(_mode(Rounding.NEAREST_ZERO))),
@@ -232,5 +236,7 @@ ELEMENT_FAULTS: tuple[Fault, ...] = (
     Fault("wrong codebook order: sign bit inverted", _permuted("offset")),
     Fault("wrong codebook order: codes taken for ranks", _permuted("ascending")),
     Fault("two 4-bit codes of a byte exchanged", _nibbles_swapped),
+    Fault("not rounded to the format: values come back as they were", with_elements(lambda y, s: y)),
+    Fault("not rounded to the format: values come back as they were, but clipped", with_elements(_only_clipped)),
 )
 """In order of preference where several explain the same."""

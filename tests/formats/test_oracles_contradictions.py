@@ -18,7 +18,7 @@ from gfloat import formats as gfloat_formats
 
 from narrowgauge import formats
 from narrowgauge.formats import ScaleRule, p3109, scale_from_amax
-from tests.formats.oracles import GFLOAT, READ_FROM, read
+from oracles import GFLOAT, READ_FROM, read
 
 INF, NAN = np.inf, np.nan
 
@@ -119,7 +119,13 @@ def test_ties_between_powers_of_two() -> None:
     read("torch", by_torch(torch.float8_e8m0fnu, x), [127, 128, 129, 130, 255])
     read("gfloat", by_gfloat("e8m0fnu", x, saturate=True), [0.5, 2.0, 2.0, 8.0, 2.0**127])
     assert formats.get("e8m0fnu").encode(x, overflow="nonsaturating").tolist() == [126, 128, 128, 130, 254]
-    assert formats.get("e8m0fnu").encode(x, "nearest_away", overflow="nonsaturating").tolist() == [127, 128, 129, 130, 255]
+    assert formats.get("e8m0fnu").encode(x, "nearest_away", overflow="nonsaturating").tolist() == [
+        127,
+        128,
+        129,
+        130,
+        255,
+    ]
 
 
 def test_float32_subnormals_to_e8m0() -> None:
@@ -142,7 +148,7 @@ def test_zero_and_negative_numbers_to_e8m0() -> None:
 
 
 def test_float64_is_rounded_twice_by_arrays_of_ml_dtypes_and_torch() -> None:
-    """Through float32, which lands on ties. ml_dtypes' scalars of float8 (not of bfloat16), gfloat and we round once."""
+    """Through float32, which lands on ties. Scalars of ml_dtypes' float8, gfloat and we round once."""
     x = [1.0625 + 2.0**-40, 464 + 2.0**-30, 2.0**-10 + 2.0**-50]
     once, twice = [1.125, NAN, 2.0**-9], [1.0, 448.0, 0.0]
     read("ml_dtypes", np.array(x).astype(ml_dtypes.float8_e4m3fn).astype(np.float64), twice)

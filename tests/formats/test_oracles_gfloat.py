@@ -12,7 +12,7 @@ from gfloat import formats as gfloat_formats
 
 from narrowgauge import formats
 from narrowgauge.formats import Overflow, Rounding, quantize_reference
-from tests.formats.oracles import (
+from oracles import (
     GFLOAT,
     GFLOAT_MODES,
     GFLOAT_STOCHASTIC,

@@ -7,7 +7,7 @@ import pytest
 
 from narrowgauge import formats
 from narrowgauge.formats import FloatFormat
-from tests.formats.oracles import ML_DTYPES, ML_INTEGERS, differences, hard_inputs, same
+from oracles import ML_DTYPES, ML_INTEGERS, differences, hard_inputs, same
 
 
 @pytest.mark.parametrize("name", ML_DTYPES)

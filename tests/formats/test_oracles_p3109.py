@@ -9,7 +9,7 @@ from gfloat import Domain, FormatInfo, Signedness
 from gfloat.formats import format_info_p3109
 
 from narrowgauge.formats import FloatFormat, Rounding, p3109
-from tests.formats.oracles import GFLOAT_MODES, around, differences, same, sixteen_bit_inputs, wide
+from oracles import GFLOAT_MODES, around, differences, same, sixteen_bit_inputs, wide
 
 Parameters = tuple[int, int, bool, bool]
 

@@ -8,7 +8,7 @@ import torch
 
 from narrowgauge import formats
 from narrowgauge.formats import Format
-from tests.formats.oracles import differences, hard_inputs, same
+from oracles import differences, hard_inputs, same
 
 TORCH = {
     "e4m3fn": (torch.float8_e4m3fn, "saturate"),

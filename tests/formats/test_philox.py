@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from narrowgauge.formats.philox import philox, random_words, rounding_bits
 from narrowgauge.formats.rounding import RANDOM_BITS
@@ -77,3 +78,22 @@ def test_each_rounding_bit_is_fair_and_neighbours_are_unrelated() -> None:
         assert abs((centred[lag:] * centred[:-lag]).mean() * 12) < 5 / np.sqrt(n)
     cells = np.bincount(bits >> (RANDOM_BITS - 8), minlength=256)
     assert ((cells - n / 256) ** 2 / (n / 256)).sum() < 255 + 5 * np.sqrt(2 * 255)
+
+
+def test_streams_pass_a_chi_squared_test() -> None:
+    # 16 streams (offsets), each cut into 16 fields by the bits that rounding looks at first, and by those it looks at
+    # last: 15 degrees of freedom, and a limit that a right generator passes in all 32 tests with probability 0.999.
+    limit = scipy.stats.chi2.ppf(1 - 1e-3 / 32, 15)
+    for offset in range(16):
+        bits = rounding_bits((1 << 16,), seed=2024, offset=offset)
+        for field in (bits >> 20, bits & 15):
+            counts = np.bincount(field, minlength=16)
+            expected = bits.size / 16
+            assert (np.square(counts - expected) / expected).sum() < limit, offset
+
+
+def test_streams_do_not_correlate() -> None:
+    words = np.stack([rounding_bits((1 << 14,), seed=7, offset=offset) for offset in range(8)]).astype(np.float64)
+    correlation = np.corrcoef(words)
+    off_diagonal = correlation[~np.eye(8, dtype=bool)]
+    assert np.abs(off_diagonal).max() < 5 / np.sqrt(words.shape[1])

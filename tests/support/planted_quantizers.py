@@ -408,7 +408,20 @@ def sr_moves_exact(x, seed):
 
 Case = tuple[Callable[..., Any], str, str, dict[str, Any]]
 
+
+def scales_without_rounding(x):
+    scale = np.abs(x).max(axis=1, keepdims=True, initial=0).astype(np.float32) / np.float32(448)
+    scale[scale == 0] = 1
+    return (x / scale).astype(np.float32) * scale
+
+
+def clips_without_rounding(x):
+    return np.clip(x, -448, 448)
+
+
 CASES: list[Case] = [
+    (scales_without_rounding, ROW, "not rounded to the format", {}),
+    (clips_without_rounding, CAST, "not rounded to the format", {}),
     (ties_away, CAST, "ties away from zero", {}),
     (ties_toward_zero, CAST, "ties toward zero", {}),
     (ties_upwards, CAST, "ties upwards", {}),

@@ -25,6 +25,8 @@ READ_FROM = {
     "apytypes": "0.5.1",
     "pychop": "0.6.2",
     "qtorch": "0.3.0",
+    "torchao": "0.18.0",
+    "bitsandbytes": "0.50.2",
     "microxcaling": "7bc4195",
 }
 """The versions that the tests were read from; `docs/oracles.md` names the same."""
@@ -139,7 +141,9 @@ def _installed(oracle: str) -> str:
 def read(oracle: str, got: object, expected: object) -> None:
     """Asserts that an oracle still does what was read from it; otherwise says which version does something else."""
     installed, old = _installed(oracle), READ_FROM[oracle]
-    same_still = np.array_equal(np.asarray(got, dtype=np.float64), np.asarray(expected, dtype=np.float64), equal_nan=True)
+    same_still = np.array_equal(
+        np.asarray(got, dtype=np.float64), np.asarray(expected, dtype=np.float64), equal_nan=True
+    )
     assert same_still, (
         f"{oracle} {installed} gives {got} where {old} gave {expected}. A contradiction has gone or changed: read what "
         "the new version does, then adapt this test and docs/oracles.md"
@@ -172,7 +176,7 @@ def around(fmt: Format, narrow: type[np.floating] = np.float32) -> np.ndarray:
 
 
 def million(fmt: FloatFormat) -> np.ndarray:
-    """10^6 float32: half of them any bit pattern, half spread evenly over the binades of `fmt` and two more each side."""
+    """10^6 float32: half of them any bit pattern, half spread over the binades of `fmt` and two more each side."""
     rng = np.random.default_rng(5)
     patterns = rng.integers(0, 2**32, 500_000, dtype=np.uint64).astype(np.uint32).view(np.float32)
     low, high = np.log2(fmt.smallest_subnormal) - 2, np.log2(fmt.max) + 2
