@@ -1,8 +1,13 @@
 """Encode and decode by table in torch, the quick way on a CPU for every format of at most 8 bits; runs on any device.
 
-Nearest codes: the ordered patterns (`kernels/tables.py`) are cut into buckets so narrow that none holds more than one
-threshold. A bucket stores the rank of its first code and the place of its threshold, packed such that adding the lower
-bits carries into the rank: two gathers give the code. Values too close together for the buckets are searched for.
+Nearest codes, by the first of these that serves:
+
+1. Where no threshold lies inside an interval between numbers of seven stored bits (minifloats, posit, HiFloat8, …), the
+   upper half of a float32, its last bit set if anything is lost (which is rounding to odd), says all: one gather.
+2. The ordered patterns (`kernels/tables.py`) are cut into buckets so narrow that none holds more than one threshold. A
+   bucket stores the rank of its first code and the place of its threshold, packed such that adding the lower bits
+   carries into the rank: two gathers give the code, or one where codes are ranks.
+3. Values too close together for the buckets are searched for.
 """
 
 from __future__ import annotations
@@ -12,24 +17,28 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from narrowgauge.formats import Format
 from narrowgauge.formats.rounding import RANDOM_BITS
 from narrowgauge.kernels.layout import layout_of
-from narrowgauge.kernels.tables import LEVEL_CODES, LEVELS, float32_values, search_table, table_blob
+from narrowgauge.kernels.tables import LEVEL_CODES, LEVELS, SearchTable, float32_values, search_table, table_blob
 
 BLOCK = 1 << 20
 """Elements decoded or rounded at a time, which bounds the buffers."""
+INFINITY = 0x7F800000
 CUTS = (16, 12)
 """Widths of a bucket in bits: 65,536 buckets, which a core's cache holds, else a million."""
 
 
 class EncodeTable(NamedTuple):
-    """codes: [ranks]. steps: int32 [2^(32 - cut)], (rank of the first code << cut) + 2^cut - (place of the threshold);
-    None, with thresholds to be searched, where no cut is fine enough."""
+    """direct: codes [65536] by upper half, or None. codes: [ranks], None where the rank is the code. steps: int32
+    [2^(32 - cut)], (rank of the first code << cut) + 2^cut - (place of the threshold); None, with thresholds to be
+    searched, where no cut is fine enough."""
 
-    codes: Tensor
+    direct: Tensor | None
+    codes: Tensor | None
     cut: int
     steps: Tensor | None
     thresholds: Tensor
@@ -39,7 +48,12 @@ class EncodeTable(NamedTuple):
 def encode_table(fmt: Format, flush: bool, device: torch.device) -> EncodeTable:
     """The table of the format's own rounding rule; flush: of one that flushes subnormal results to zero."""
     table = search_table(fmt, flush)
-    codes = torch.from_numpy(table.codes).to(device, layout_of(fmt).code_dtype)
+    dtype = layout_of(fmt).code_dtype
+    direct = _by_upper_half(table)
+    if direct is not None:
+        return EncodeTable(torch.from_numpy(direct).to(device, dtype), None, 0, None, torch.empty(0))
+    is_rank = np.array_equal(table.codes, np.arange(len(table.codes)))
+    codes = None if is_rank else torch.from_numpy(table.codes).to(device, dtype)
     thresholds = torch.from_numpy(table.thresholds).to(device)
     for cut in CUTS:
         start = np.arange(-(1 << (31 - cut)), 1 << (31 - cut), dtype=np.int64) << cut
@@ -51,22 +65,51 @@ def encode_table(fmt: Format, flush: bool, device: torch.device) -> EncodeTable:
             holds = last > first
             place[holds] = table.thresholds[first[holds]] - start[holds]
             packed = (first << cut) + width - place
-            return EncodeTable(codes, cut, torch.from_numpy(packed.astype(np.int32)).to(device), thresholds)
-    return EncodeTable(codes, 0, None, thresholds)
+            return EncodeTable(None, codes, cut, torch.from_numpy(packed.astype(np.int32)).to(device), thresholds)
+    return EncodeTable(None, codes, 0, None, thresholds)
 
 
-def encode_by_table(y: Tensor, fmt: Format, flush: bool = False) -> Tensor:
-    """Codes of contiguous float32 `y` without NaN; `y` is scratch afterwards."""
+def _by_upper_half(table: SearchTable) -> NDArray[np.int32] | None:
+    """Codes by (upper half of the bits | whether the lower half is not zero), None where that does not decide."""
+    half = np.arange(1 << 16, dtype=np.int64)
+    magnitude = half & 0x7FFF
+    # An odd half stands for everything between its even neighbours; an even one for itself.
+    low = np.where(half & 1, ((magnitude - 1) << 16) + 1, magnitude << 16)
+    high = np.minimum(np.where(half & 1, ((magnitude + 1) << 16) - 1, magnitude << 16), INFINITY)
+    sign = (half >> 15) != 0
+    # Ordered patterns of negative numbers are the complement of their magnitude's.
+    ends = [np.where(sign, -1 - np.minimum(end, INFINITY), np.minimum(end, INFINITY)) for end in (low, high)]
+    first, last = (table.codes[np.searchsorted(table.thresholds, end, side="right")] for end in ends)
+    return first if np.array_equal(first, last) else None
+
+
+def encode_by_table(
+    y: Tensor, fmt: Format, flush: bool = False, out: Tensor | None = None, scratch: Tensor | None = None
+) -> Tensor:
+    """Codes of contiguous float32 `y` without NaN; `y` is scratch afterwards. out: contiguous codes of y's shape, made
+    if None; scratch: int32 memory of y's size, made if None."""
     table = encode_table(fmt, flush, y.device)
-    ordered = y.view(torch.int32)
-    ordered.bitwise_xor_((ordered >> 31).bitwise_and_(0x7FFFFFFF))
+    bits = y.view(torch.int32).view(-1)
+    spare = torch.empty_like(bits) if scratch is None else scratch
+    codes = torch.empty(y.shape, dtype=layout_of(fmt).code_dtype, device=y.device) if out is None else out
+    if table.direct is not None:
+        torch.bitwise_and(bits, 0xFFFF, out=spare).add_(0xFFFF).bitwise_or_(bits)
+        torch.index_select(table.direct, 0, spare.bitwise_right_shift_(16).bitwise_and_(0xFFFF), out=codes.view(-1))
+        return codes
+    torch.bitwise_right_shift(bits, 31, out=spare)
+    bits.bitwise_xor_(spare.bitwise_and_(0x7FFFFFFF))
     if table.steps is None:
-        rank = torch.bucketize(ordered, table.thresholds, out_int32=True, right=True).view(-1)
+        rank = torch.bucketize(bits, table.thresholds, out_int32=True, right=True)
     else:
         cut = table.cut
-        rank = torch.index_select(table.steps, 0, (ordered >> cut).add_(1 << (31 - cut)).view(-1))
-        rank.add_(ordered.bitwise_and_((1 << cut) - 1).view(-1)).bitwise_right_shift_(cut)
-    return torch.index_select(table.codes, 0, rank).view(y.shape)
+        index = torch.bitwise_right_shift(bits, cut, out=spare).add_(1 << (31 - cut))
+        rank = torch.index_select(table.steps, 0, index)
+        rank.add_(bits.bitwise_and_((1 << cut) - 1)).bitwise_right_shift_(cut)
+    if table.codes is None:
+        codes.view(-1).copy_(rank)
+    else:
+        torch.index_select(table.codes, 0, rank, out=codes.view(-1))
+    return codes
 
 
 def encode_any(y: Tensor, fmt: Format, flush: bool, random: Tensor | None, *, may_have_nan: bool) -> Tensor:
@@ -75,7 +118,8 @@ def encode_any(y: Tensor, fmt: Format, flush: bool, random: Tensor | None, *, ma
     isnan = torch.isnan(y) if may_have_nan else None
     if isnan is not None:
         y = y.masked_fill(isnan, 0.0)
-    codes = encode_by_table(y.contiguous(), fmt, flush) if random is None else _encode_stochastic(y, fmt, flush, random)
+    y = y.contiguous()
+    codes = encode_by_table(y, fmt, flush) if random is None else _encode_stochastic(y, fmt, flush, random)
     return codes if isnan is None else codes.masked_fill_(isnan, max(layout_of(fmt).nan_code, 0))
 
 
