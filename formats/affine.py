@@ -1,13 +1,15 @@
 """Asymmetric integer quantisation: codes 0 … 2^b - 1, a scale and an integer zero point per tile.
 
-    lo = min(0, min x)                     hi = max(0, max x)             zero is inside the range, so it is
-    exact scale = (hi - lo) / (2^b - 1)          zero_point = clip(RN(-lo / scale), 0, 2^b - 1) code =
-    clip(RN(x / scale) + zero_point, 0, 2^b - 1)                   x ≈ (code - zero_point) · scale
+    lo = min(0, min x), hi = max(0, max x)                    zero is inside the range, so it is exact
+    scale = (hi - lo) / (2^b - 1)
+    zero_point = clip(RN(-lo / scale), 0, 2^b - 1)
+    code = clip(RN(x / scale) + zero_point, 0, 2^b - 1)       x ≈ (code - zero_point) · scale
 
 RN rounds to nearest, ties to even. As in the symmetric quantizer everything is float32, one correctly rounded
 operation at a time, `x / scale` is `x · (1 / scale)`, and a tile that holds a NaN or an infinity decodes to
-NaN and leaves the others alone. The error is at most half a scale: rounding the zero point moves one end of
-the range off the codes, and the clip there costs no more than that rounding.
+NaN and leaves the others alone. The error is at most half a scale (and, from the float32 quotient, 2^(b - 23) of
+one): rounding the zero point moves one end of the range off the codes, and the clip there costs no more than that
+rounding.
 """
 
 from __future__ import annotations
@@ -27,10 +29,11 @@ from narrowgauge.formats.tiles import rows_cols, spread, tile_from_text, tile_ma
 
 @dataclass(frozen=True)
 class AffineQuantized:
-    """codes: uint8, the shape of x. scale: float32, zero_point: int32, both of `scheme.scale_shape(x.shape)`.
+    """codes: uint8 (uint16 above 8 bits), the shape of x. scale: float32, zero_point: int32, both of
+    `scheme.scale_shape(x.shape)`.
     scheme: the granularity, with the unsigned integer element (`uint8`, `uint4`, …)."""
 
-    codes: NDArray[np.uint8]
+    codes: NDArray[np.unsignedinteger]
     scale: Float32Array
     zero_point: NDArray[np.int32]
     scheme: Scheme
@@ -46,14 +49,14 @@ class AffineQuantized:
 
 
 def quantize_affine(x: ArrayLike, bits: int = 8, granularity: str = "tensor") -> AffineQuantized:
-    """Quantises a float16/32/64 array of any shape to `bits` (2 to 8) unsigned bits.
+    """Quantises a float16/32/64 array of any shape to `bits` (2 to 16) unsigned bits.
 
     granularity: `tensor`, `row`, `col` or `RxC` as in schemes. Raises TypeError for other dtypes, ValueError
     for other widths and granularities. float64 arrays are ranged in float32 and their quotients rounded once.
     """
-    if not 2 <= bits <= 8:
-        raise ValueError(f"bits: affine codes have 2 to 8 bits, got {bits}")
-    element = IntFormat(name=f"uint{bits}", width=bits, is_signed=False)
+    if not 2 <= bits <= 16:
+        raise ValueError(f"bits: affine codes have 2 to 16 bits, got {bits}")
+    element = IntFormat(width=bits, is_signed=False)
     spec = Scheme(element, tile_from_text(granularity))
     array = supported_array(x)
     matrix = as_matrix(array)
@@ -65,7 +68,7 @@ def quantize_affine(x: ArrayLike, bits: int = 8, granularity: str = "tensor") ->
     zero = spread(zero_point, spec.tile, matrix.shape)
     # Rounded and clamped before the zero point is added: float32 holds these integers exactly.
     steps = np.clip(np.rint(np.where(np.isnan(y), np.float32(0), y)), -element.max_code, element.max_code)
-    codes = np.clip(steps.astype(np.int32) + zero, 0, element.max_code).astype(np.uint8)
+    codes = np.clip(steps.astype(np.int32) + zero, 0, element.max_code).astype(element.code_dtype)
     shape = spec.scale_shape(array.shape)
     return AffineQuantized(codes.reshape(array.shape), scale.reshape(shape), zero_point.reshape(shape), spec)
 

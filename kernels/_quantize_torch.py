@@ -5,6 +5,8 @@ See kernels/quantize.py for the contract.
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,7 @@ from narrowgauge.formats import BlockFormat, ScaleRule, Scheme, parse
 from narrowgauge.formats.tiles import Tile
 from narrowgauge.kernels._cast_torch import encode, rounding_bits
 from narrowgauge.kernels._clipping_torch import mse_points, percentile_points
-from narrowgauge.kernels._scales_torch import block_amax, inverse, scales
+from narrowgauge.kernels._scales_torch import inverse, pair_scales, scales
 from narrowgauge.kernels._tables_torch import decode, encode_any, encode_by_table
 from narrowgauge.kernels.layout import layout_for, layout_of, scale_dtype
 from narrowgauge.kernels.tiles import (
@@ -141,16 +143,29 @@ def quantize_torch(x: Tensor, scheme: str, seed: int, offset: int) -> tuple[Tens
 
 def _encode_pairs(matrix: Tensor, target: Tensor, spec: Scheme, fmt: BlockFormat, random: Tensor | None) -> Tensor:
     """Codes of a format with micro-exponents into `target`; the stored scales [rows, blocks]. A scale for every pair
-    takes as many steps as its values, so all of them work on rows that a core's cache holds."""
-    stored = matrix.new_empty((matrix.shape[0], tile_counts(matrix.shape, spec.tile)[1]), dtype=scale_dtype(spec))
-    step = max(1, CACHED_ELEMENTS // max(matrix.shape[1], 1))
-    for start in range(0, matrix.shape[0] if matrix.shape[1] else 0, step):
-        rows = slice(start, start + step)
-        pairs = group_amax(matrix[rows], spec.factor_tile, step)
-        stored[rows], factors, _ = scales(block_amax(pairs, fmt), spec, pairs)
-        bits = None if random is None else random[rows]
-        _encode_blocks(matrix[rows], target[rows], inverse(factors), spec.factor_tile, spec, bits)
+    takes as many steps as its values, so all of them work on rows that the caches hold."""
+    rows, cols = matrix.shape
+    stored = matrix.new_empty((rows, tile_counts(matrix.shape, spec.tile)[1]), dtype=scale_dtype(spec))
+    step = max(1, CHUNK_ELEMENTS // max(cols, 1))
+    memory = matrix.new_empty((2, min(step, rows) * cols), dtype=torch.float32)
+    for start in range(0, rows if cols else 0, step):
+        chosen = slice(start, start + step)
+        part, size = matrix[chosen], matrix[chosen].numel()
+        buffer = memory[0, :size].view(-1, cols)
+        pairs = torch.max_pool1d(buffer.copy_(part).abs_().unsqueeze(0), fmt.micro_size, ceil_mode=True).squeeze(0)
+        stored[chosen], factors, finite = pair_scales(pairs, spec, fmt)
+        y = _scaled(part, _repeated(factors, fmt.micro_size)[:, :cols], (1, 1), buffer)
+        bits = None if random is None else random[chosen]
+        _encode_block(y, target[chosen], spec, bits, memory[1, :size].view(torch.int32), may_have_nan=not finite)
     return stored
+
+
+def _repeated(factors: Tensor, times: int) -> Tensor:
+    """Each of the float32 factors, none of them negative, so many times in a row."""
+    if times == 2 and sys.byteorder == "little":
+        # Both halves of a 64-bit word at once, several times as fast as copying by strides of 2.
+        return factors.view(torch.int32).to(torch.int64).mul_(0x1_0000_0001).view(torch.float32)
+    return factors.repeat_interleave(times, dim=1)
 
 
 def _may_clip(spec: Scheme) -> bool:

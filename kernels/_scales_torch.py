@@ -122,20 +122,67 @@ def _second_level(quotient: Tensor, fmt: BlockFormat, rule: ScaleRule) -> Tensor
 
 def _micro_codes(exponent: Tensor, micro_amax: Tensor, fmt: BlockFormat, rule: ScaleRule) -> Tensor:
     """The bits of the pairs of each block, in place above the scale's own."""
-    lowest, highest = fmt.exponent_range
-    down, across = exponent.shape
-    padded = micro_amax.new_zeros((down, across * fmt.micro_count))
-    padded[:, : micro_amax.shape[1]] = torch.where(torch.isfinite(micro_amax), micro_amax, 0.0)
-    pairs = scale_exponent(padded, fmt.element, rule, lowest, highest, lowest).view(down, across, fmt.micro_count)
-    tau = (exponent.unsqueeze(-1) - pairs).clamp(0, (1 << fmt.micro_bits) - 1).to(torch.int64)
+    tau = _micro_exponents(exponent, micro_amax, fmt, rule).to(torch.int64)
     shifts = fmt.scale_format.bits + fmt.micro_bits * torch.arange(fmt.micro_count, device=exponent.device)
     return (tau << shifts).sum(-1)
 
 
+def _micro_exponents(exponent: Tensor, micro_amax: Tensor, fmt: BlockFormat, rule: ScaleRule) -> Tensor:
+    """By how many binades the factor of each pair lies below its block's: int32 [rows, blocks, micro_count]."""
+    lowest, highest = fmt.exponent_range
+    down, across = exponent.shape
+    missing = across * fmt.micro_count - micro_amax.shape[1]
+    padded = torch.nn.functional.pad(micro_amax, (0, missing)) if missing else micro_amax
+    carry, emax = exponent_parameters(fmt.element, rule)
+    if carry == 0 and emax >= 0 and lowest >= -127:
+        # Subnormal maxima have the lowest exponent in any case; what is not finite spoils its block whatever comes out.
+        own = (padded.view(torch.int32) >> 23).sub_(127 + emax).clamp_(lowest, highest)
+    else:
+        own = scale_exponent(
+            torch.where(torch.isfinite(padded), padded, 0.0), fmt.element, rule, lowest, highest, lowest
+        )
+    below = exponent.unsqueeze(-1) - own.view(down, across, fmt.micro_count)
+    return below.clamp_(0, (1 << fmt.micro_bits) - 1)
+
+
+def pair_scales(pairs: Tensor, spec: Scheme, fmt: BlockFormat) -> tuple[Tensor, Tensor, bool]:
+    """(stored scales [rows, blocks], inverse factors [rows, pairs], whether all is finite) of a format with
+    micro-exponents from the maxima of its pairs: `inverse(scales(…))` by integer exponents alone, 0 in blocks that are
+    not finite."""
+    amax = block_amax(pairs, fmt)
+    finite = torch.isfinite(amax)
+    lowest, highest = fmt.exponent_range
+    exponent = scale_exponent(torch.where(finite, amax, 0.0), fmt.element, spec.rule, lowest, highest, lowest)
+    tau = _micro_exponents(exponent, pairs, fmt, spec.rule)
+    stored = (exponent + fmt.scale_format.bias) | (_joined(tau, fmt.micro_bits) << fmt.scale_format.bits)
+    nan = int(fmt.scale_format.encode(float("nan")))
+    # 2^(tau - exponent) by its exponent field; a field of 0 stands for 2^-127, which is subnormal.
+    fields = ((127 - exponent).unsqueeze(-1) + tau).bitwise_left_shift_(23).clamp_(min=0x400000)
+    factors = fields.view(torch.float32)
+    all_finite = bool(finite.all())
+    if not all_finite:
+        factors = torch.where(finite.unsqueeze(-1), factors, 0.0)
+    stored = torch.where(finite, stored, nan).to(scale_dtype(spec))
+    return stored, factors.flatten(1)[:, : pairs.shape[1]], all_finite
+
+
+def _joined(parts: Tensor, bits: int) -> Tensor:
+    """One number of the parts along the last axis, `bits` bits each, the first lowest."""
+    while parts.shape[-1] > 1:
+        if parts.shape[-1] % 2:
+            parts = torch.nn.functional.pad(parts, (0, 1))
+        parts = parts[..., 0::2] | (parts[..., 1::2] << bits)
+        bits *= 2
+    return parts.squeeze(-1)
+
+
 def block_amax(pairs: Tensor, fmt: BlockFormat) -> Tensor:
     """amax of the blocks of a format with micro-exponents, [rows, blocks], from that of their pairs."""
-    padded = torch.nn.functional.pad(pairs, (0, -pairs.shape[1] % fmt.micro_count))
-    return padded.unflatten(1, (-1, fmt.micro_count)).amax(2)
+    missing = -pairs.shape[1] % fmt.micro_count
+    padded = torch.nn.functional.pad(pairs, (0, missing)) if missing else pairs
+    if not padded.numel():
+        return padded.new_zeros((padded.shape[0], padded.shape[1] // fmt.micro_count))
+    return torch.max_pool1d(padded.unsqueeze(0), fmt.micro_count).squeeze(0)
 
 
 def inverse(factors: Tensor) -> Tensor:
