@@ -147,7 +147,7 @@ def _encode_pairs(matrix: Tensor, target: Tensor, spec: Scheme, fmt: BlockFormat
     rows, cols = matrix.shape
     stored = matrix.new_empty((rows, tile_counts(matrix.shape, spec.tile)[1]), dtype=scale_dtype(spec))
     step = max(1, CHUNK_ELEMENTS // max(cols, 1))
-    memory = matrix.new_empty((2, min(step, rows) * cols), dtype=torch.float32)
+    memory = matrix.new_empty((3, min(step, rows) * cols), dtype=torch.float32)
     for start in range(0, rows if cols else 0, step):
         chosen = slice(start, start + step)
         part, size = matrix[chosen], matrix[chosen].numel()
@@ -156,7 +156,7 @@ def _encode_pairs(matrix: Tensor, target: Tensor, spec: Scheme, fmt: BlockFormat
         stored[chosen], factors, finite = pair_scales(pairs, spec, fmt)
         y = _scaled(part, _repeated(factors, fmt.micro_size)[:, :cols], (1, 1), buffer)
         bits = None if random is None else random[chosen]
-        _encode_block(y, target[chosen], spec, bits, memory[1, :size].view(torch.int32), may_have_nan=not finite)
+        _encode_block(y, target[chosen], spec, bits, memory[1:, :size].view(torch.int32), may_have_nan=not finite)
     return stored
 
 
@@ -185,21 +185,21 @@ def _encode_blocks(
     step = max(1, CHUNK_ELEMENTS // max(cols, 1))
     if height is not None:
         step = max(1, step // height) * height
-    memory = matrix.new_empty((2, min(step, matrix.shape[0]) * cols), dtype=torch.float32)
+    memory = matrix.new_empty((3, min(step, matrix.shape[0]) * cols), dtype=torch.float32)
     for start in range(0, matrix.shape[0], step):
         rows = slice(start, start + step)
         part = factors if height is None else factors[start // height : -(-(start + step) // height)]
         bits = None if random is None else random[rows]
         size = matrix[rows].numel()
         y = _scaled(matrix[rows], part, tile, memory[0, :size].view(-1, cols) if size else None)
-        _encode_block(y, target[rows], spec, bits, memory[1, :size].view(torch.int32), may_have_nan=may_have_nan)
+        _encode_block(y, target[rows], spec, bits, memory[1:, :size].view(torch.int32), may_have_nan=may_have_nan)
 
 
 def _encode_block(
     y: Tensor, target: Tensor, spec: Scheme, random: Tensor | None, scratch: Tensor, *, may_have_nan: bool
 ) -> None:
     """Codes of float32 y, which is overwritten, into `target`: by torch's own cast, a table, or the formula, whichever
-    is quickest. scratch: int32 memory of y's size."""
+    is quickest. scratch: int32 memory of twice y's size, [2, elements]."""
     element, layout = spec.element, layout_for(spec)
     plain = random is None and not may_have_nan
     if plain and layout.kind == "int":

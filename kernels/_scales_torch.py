@@ -11,6 +11,7 @@ from torch import Tensor
 
 from narrowgauge.formats import BlockFormat, Format, Rounding, ScaleRule, Scheme
 from narrowgauge.formats.scaling import SMALLEST_OUTER_SCALE, SMALLEST_SCALE, exponent_parameters, zero_scale
+from narrowgauge.kernels._tables_torch import encode_by_table
 from narrowgauge.kernels.layout import scale_dtype
 from narrowgauge.kernels.tables import search_table
 
@@ -114,8 +115,9 @@ def _plain_scales(amax: Tensor, fmt: Format, spec: Scheme) -> Tensor:
 
 def _second_level(quotient: Tensor, fmt: BlockFormat, rule: ScaleRule) -> Tensor:
     """Codes (int32) of the block scales of a two-level format: rounded to nearest, or up under `rceil`."""
-    rounding = Rounding.UP if rule is ScaleRule.RCEIL else Rounding.NEAREST_EVEN
-    thresholds, codes = _scale_steps(fmt.scale_format, rounding, quotient.device)
+    if rule is not ScaleRule.RCEIL:
+        return encode_by_table(quotient.clone(memory_format=torch.contiguous_format), fmt.scale_format).to(torch.int32)
+    thresholds, codes = _scale_steps(fmt.scale_format, Rounding.UP, quotient.device)
     rank = torch.bucketize(quotient.contiguous().view(torch.int32), thresholds, right=True)
     return codes[rank]
 

@@ -87,10 +87,10 @@ def encode_by_table(
     y: Tensor, fmt: Format, flush: bool = False, out: Tensor | None = None, scratch: Tensor | None = None
 ) -> Tensor:
     """Codes of contiguous float32 `y` without NaN; `y` is scratch afterwards. out: contiguous codes of y's shape, made
-    if None; scratch: int32 memory of y's size, made if None."""
+    if None; scratch: int32 memory of twice y's size, [2, elements], made if None."""
     table = encode_table(fmt, flush, y.device)
     bits = y.view(torch.int32).view(-1)
-    spare = torch.empty_like(bits) if scratch is None else scratch
+    spare, other = bits.new_empty((2, bits.numel())) if scratch is None else scratch
     codes = torch.empty(y.shape, dtype=layout_of(fmt).code_dtype, device=y.device) if out is None else out
     if table.direct is not None:
         torch.bitwise_and(bits, 0xFFFF, out=spare).add_(0xFFFF).bitwise_or_(bits)
@@ -103,7 +103,7 @@ def encode_by_table(
     else:
         cut = table.cut
         index = torch.bitwise_right_shift(bits, cut, out=spare).add_(1 << (31 - cut))
-        rank = torch.index_select(table.steps, 0, index)
+        rank = torch.index_select(table.steps, 0, index, out=other)
         rank.add_(bits.bitwise_and_((1 << cut) - 1)).bitwise_right_shift_(cut)
     if table.codes is None:
         codes.view(-1).copy_(rank)

@@ -59,9 +59,12 @@ def pooled_amax(x: Tensor, width: int, rows_at_once: int) -> Tensor:
     several times slower. Not for compilers, which fuse the plain form."""
     rows, cols = x.shape
     runs = x.new_empty((rows, -(-cols // width)), dtype=torch.float32)
+    buffer = x.new_empty((min(rows, rows_at_once), cols), dtype=torch.float32)
     for start in range(0, rows, rows_at_once):
-        part = x[start : start + rows_at_once].abs().float().unsqueeze(0)
-        runs[start : start + rows_at_once] = torch.max_pool1d(part, width, ceil_mode=True).squeeze(0)
+        part = x[start : start + rows_at_once]
+        # One buffer for all blocks: new memory costs more than the arithmetic.
+        magnitude = buffer[: part.shape[0]].copy_(part).abs_().unsqueeze(0)
+        runs[start : start + rows_at_once] = torch.max_pool1d(magnitude, width, ceil_mode=True).squeeze(0)
     return runs
 
 
