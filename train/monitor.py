@@ -1,4 +1,4 @@
-"""The trainer's side of a :class:`~narrowgauge.numerics.monitors.monitor.TensorMonitor`: which one, when, and what is logged."""
+"""The trainer's side of a `narrowgauge.numerics.TensorMonitor`: which one, when, and what is logged."""
 
 import contextlib
 from collections.abc import Iterator, Sequence

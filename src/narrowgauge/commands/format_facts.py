@@ -50,10 +50,10 @@ Aliases: `mxfp8` is `mxfp8_e4m3`, `mxfp6` is `mxfp6_e2m3`; `float32`, `float16`,
 ```python
 from narrowgauge.formats import BlockFormat, CodebookFormat, FloatFormat, IntFormat, Scheme, register
 
-fmt = FloatFormat(exponent_bits=3, mantissa_bits=2)       # called e3m2b3; bias, NaN, infinities, subnormals as you like
+fmt = FloatFormat(exponent_bits=3, mantissa_bits=2)  # called e3m2b3; bias, NaN, infinities, subnormals as you like
 book = CodebookFormat.from_values([-1, -0.3, 0, 0.3, 1], name="five")
-scheme = Scheme(book, (1, 128))                          # "five/1x128"
-register(book)                                           # to have it listed, and known by name from the start
+scheme = Scheme(book, (1, 128))  # "five/1x128"
+register(book)  # to have it listed, and known by name from the start
 ```
 
 They work wherever a registered format does: `quantize`, matrix products, recipes, optimizer states, the numerics
