@@ -23,7 +23,16 @@ examples:
   narrowgauge numerics sweep --format e4m3fn --format int8 --granularity row --granularity 1x128 --max-bits 8.5
   narrowgauge numerics sweep --html formats.html --json > formats.json
 """
-DEFAULT_DISTRIBUTIONS = ("normal", "laplace", "student_t3", "log_uniform", "uniform")
+DEFAULT_DISTRIBUTIONS = (
+    "normal",
+    "laplace",
+    "gg0.5",
+    "gg1.5",
+    "student_t3",
+    "lognormal2",
+    "outliers0.001x50",
+    "uniform",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
