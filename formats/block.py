@@ -112,6 +112,13 @@ class BlockFormat:
         return smallest_unsigned(self.scale_bits)
 
     @property
+    def nan_scale_code(self) -> int:
+        """The scale code of a block with a NaN or an infinity."""
+        code = self.scale_format.nan_code
+        assert code is not None  # see __post_init__
+        return code
+
+    @property
     def bits_per_value(self) -> float:
         """Storage per value in bits; scales of whole axes and of whole tensors are left out."""
         if None in self.tile:
@@ -158,7 +165,7 @@ class BlockFormat:
         finite = np.isfinite(a)
         safe = np.where(finite, a, np.float32(0))
         chosen = rule or self.rule
-        nan = int(self.scale_format.encode(np.nan))
+        nan = self.nan_scale_code
         if self.two_level:
             divisor = np.float32(self.element.amax_target) * np.asarray(outer, dtype=np.float32)
             rounding = Rounding.UP if chosen is ScaleRule.RCEIL else Rounding.NEAREST_EVEN

@@ -10,6 +10,7 @@ An all-ones exponent not consumed by NaN or Inf is an ordinary binade. Without s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -144,7 +145,7 @@ class FloatFormat(Format):
         # IEEE-like: exponent all ones and the quiet bit; elsewhere the first NaN ("fn" formats have one).
         return first - 1 + (1 << (self.mantissa_bits - 1)) if ieee else first
 
-    @property
+    @cached_property
     def max(self) -> float:
         return float(self._magnitudes(np.asarray([self._max_code]))[0])
 

@@ -91,7 +91,7 @@ def scale_layout(spec: Scheme) -> ScaleLayout:
     if isinstance(fmt, BlockFormat):
         carry, emax = exponent_parameters(fmt.element, spec.rule)
         lowest, highest = fmt.exponent_range
-        nan = int(fmt.scale_format.encode(float("nan")))
+        nan = fmt.nan_scale_code
         return ScaleLayout(
             "code", largest, carry=carry, emax=emax, lowest=lowest, highest=highest, zero_exponent=lowest,
             bias=fmt.scale_format.bias, nan_code=nan,

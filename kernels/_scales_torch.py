@@ -86,7 +86,7 @@ def scales(amax: Tensor, spec: Scheme, micro_amax: Tensor | None = None) -> tupl
         return scale, scale, one
     finite = torch.isfinite(amax)
     safe = torch.where(finite, amax, 0.0)
-    nan = int(fmt.scale_format.encode(float("nan")))
+    nan = fmt.nan_scale_code
     if fmt.two_level:
         largest = safe.amax() if safe.numel() else amax.new_zeros(())
         one = amax_scale(largest, fmt.outer_divisor, SMALLEST_OUTER_SCALE)
@@ -157,7 +157,7 @@ def pair_scales(pairs: Tensor, spec: Scheme, fmt: BlockFormat) -> tuple[Tensor, 
     exponent = scale_exponent(torch.where(finite, amax, 0.0), fmt.element, spec.rule, lowest, highest, lowest)
     tau = _micro_exponents(exponent, pairs, fmt, spec.rule)
     stored = (exponent + fmt.scale_format.bias) | (_joined(tau, fmt.micro_bits) << fmt.scale_format.bits)
-    nan = int(fmt.scale_format.encode(float("nan")))
+    nan = fmt.nan_scale_code
     # 2^(tau - exponent) by its exponent field; a field of 0 stands for 2^-127, which is subnormal.
     fields = ((127 - exponent).unsqueeze(-1) + tau).bitwise_left_shift_(23).clamp_(min=0x400000)
     factors = fields.view(torch.float32)
