@@ -5,7 +5,8 @@ from __future__ import annotations
 from narrowgauge.kernels import adamw as adamw
 from narrowgauge.kernels import gemm as gemm
 from narrowgauge.kernels.op import OPS, Op, get_op
+from narrowgauge.kernels.packing import pack, unpack
 from narrowgauge.kernels.policy import NonFinite
 from narrowgauge.kernels.tensor import QuantizedTensor, fake_quantize, quantize
 
-__all__ = ["OPS", "NonFinite", "Op", "QuantizedTensor", "fake_quantize", "get_op", "quantize"]
+__all__ = ["OPS", "NonFinite", "Op", "QuantizedTensor", "fake_quantize", "get_op", "pack", "quantize", "unpack"]
