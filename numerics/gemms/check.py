@@ -1,6 +1,6 @@
 """`check_gemm`: any matrix product against the float64 product of its operands, and the name of what is wrong with it.
 
-The limit is the deterministic rounding-error bound of `numerics/gemm_precision.py`. The probabilistic bound and
+The limit is the deterministic rounding-error bound of `numerics/gemms/precision.py`. The probabilistic bound and
 ω / (√n · u), ω = max |Ĉ - C| / |A||B|, are measurements: biased data (all positive) exceed them rightly.
 """
 

@@ -51,7 +51,7 @@ def check_optimizer(
 ) -> CheckReport:
     """Checks how m, v (and weights) come through storage, once and over many steps.
 
-    codec: a `StateCodec`, a `WeightCodec` or both (see `optimizer_protocol`), or a `state` option of
+    codec: a `StateCodec`, a `WeightCodec` or both (see `optimizers.protocol`), or a `state` option of
     `narrowgauge.optim`, which has to be imported already.
     betas: of the moments that the data sets have. group: elements of the flattened tensor that share scales (default:
     `codec.group`, else 2048).

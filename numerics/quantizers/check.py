@@ -1,6 +1,6 @@
 """`check_quantizer`: holds any quantizer or cast to the definition of a scheme and says what a fault looks like.
 
-Failing inputs are made small by a deterministic search (`quantizer_shrink`), so that hypothesis need not be installed
+Failing inputs are made small by a deterministic search (`quantizers.shrink`), so that hypothesis need not be installed
 and equal calls give equal reports. `property_names` lists what is checked.
 """
 
