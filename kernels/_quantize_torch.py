@@ -39,6 +39,8 @@ CACHED_ELEMENTS = 1 << 18
 NATIVE_CASTS = {
     "e4m3fn": torch.float8_e4m3fn,
     "e5m2": torch.float8_e5m2,
+    "e4m3fnuz": torch.float8_e4m3fnuz,
+    "e5m2fnuz": torch.float8_e5m2fnuz,
 }
 
 
