@@ -15,12 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from narrowgauge.formats.format import Codes, Format, smallest_unsigned
 from narrowgauge.formats.rounding import (
     BoolArray,
+    CastMode,
     FloatArray,
-    Overflow,
     Rounding,
     fraction_between,
     quotient_between,
-    rounds_away,
 )
 
 
@@ -147,40 +146,24 @@ class CodebookFormat(Format):
             raise ValueError(f"codes: {self.name} has unsigned codes, got {wide.min()}")
         return np.asarray(self._values[wide])
 
-    def _encode(
-        self,
-        x: FloatArray,
-        rounding: Rounding | None,
-        overflow: Overflow,
-        random_bits: Codes | None,
-        num_random_bits: int,
-    ) -> Codes:
+    def _encode(self, x: FloatArray, how: CastMode) -> Codes:
         levels, codes = self.ranked
-        mode = rounding or Rounding.NEAREST_EVEN
         clipped = np.clip(x, levels[0], levels[-1])
         low = np.searchsorted(levels, clipped, side="right") - 1
-        between = quotient_between if mode.stochastic else fraction_between
+        between = quotient_between if how.stochastic else fraction_between
         frac = between(clipped, levels[low], levels[np.minimum(low + 1, len(levels) - 1)])
-        up = _goes_up(clipped, low, frac, mode, random_bits, num_random_bits)
+        up = _goes_up(clipped, low, frac, how)
         return codes[low + up].astype(self.code_dtype)
 
 
-def _goes_up(
-    x: FloatArray,
-    low: NDArray[np.int64],
-    frac: FloatArray,
-    rounding: Rounding,
-    random_bits: Codes | None,
-    num_random_bits: int,
-) -> BoolArray:
+def _goes_up(x: FloatArray, low: NDArray[np.int64], frac: FloatArray, how: CastMode) -> BoolArray:
     """Whether each value takes level `low + 1`: the shared table, with "away" meaning up in rank."""
-    if rounding is Rounding.TOWARD_ZERO:
+    if how.rounding is Rounding.TOWARD_ZERO:
         return (x < 0) & (frac > 0)
-    if rounding in (Rounding.NEAREST_AWAY, Rounding.NEAREST_ZERO):
-        up = x > 0 if rounding is Rounding.NEAREST_AWAY else x < 0
+    if how.rounding in (Rounding.NEAREST_AWAY, Rounding.NEAREST_ZERO):
+        up = x > 0 if how.rounding is Rounding.NEAREST_AWAY else x < 0
         return (frac > 0.5) | ((frac == 0.5) & up)
-    negative = np.zeros(x.shape, dtype=np.bool_)
-    return rounds_away(frac, low % 2 == 1, negative, rounding, random_bits, num_random_bits)
+    return how.rounds_away(frac, low % 2 == 1, np.zeros(x.shape, dtype=np.bool_))
 
 
 def _rebuild(kind: type[CodebookFormat], arguments: dict[str, Any]) -> CodebookFormat:

@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from narrowgauge.formats.format import Codes, Format, smallest_unsigned
-from narrowgauge.formats.rounding import BoolArray, FloatArray, Overflow, Rounding, fraction_between, rounds_away
+from narrowgauge.formats.rounding import (
+    BoolArray,
+    CastMode,
+    FloatArray,
+    Overflow,
+    Rounding,
+    fraction_between,
+)
 
 IEEE_BIAS = -(2**31)
 """Stands for 2^(exponent_bits - 1) - 1, which takes its place when a format is made."""
@@ -194,16 +201,8 @@ class FloatFormat(Format):
             values = np.where(wide == self._sign_bit, np.nan, values)
         return np.asarray(values, dtype=np.float64)
 
-    def _encode(
-        self,
-        x: FloatArray,
-        rounding: Rounding | None,
-        overflow: Overflow,
-        random_bits: Codes | None,
-        num_random_bits: int,
-    ) -> Codes:
+    def _encode(self, x: FloatArray, how: CastMode) -> Codes:
         t = self.mantissa_bits
-        mode = rounding or Rounding.NEAREST_EVEN
         infinite = np.isinf(x)
         magnitude = np.where(infinite, 0.0, np.abs(x))
         negative = np.signbit(x)
@@ -224,25 +223,24 @@ class FloatFormat(Format):
             frac = np.where(below, fraction_between(inner, np.zeros_like(inner), smallest), frac)
             code = np.where(below, 0, code)
         odd = (code & 1) != 0
-        code += rounds_away(frac, odd, negative, mode, random_bits, num_random_bits)
-        code = self._overflow(code, infinite, negative, mode, overflow)
+        code += how.rounds_away(frac, odd, negative)
+        code = self._overflow(code, infinite, negative, how)
         if not self.has_zero:
-            code = self._below_range(code, magnitude, infinite, overflow)
+            code = self._below_range(code, magnitude, infinite, how.overflow)
         if not self.is_signed:
-            return self._unsigned(code, x, overflow)
+            return self._unsigned(code, x, how.overflow)
         return self._with_sign(code, negative)
 
-    def _overflow(
-        self, code: Codes, infinite: BoolArray, negative: BoolArray, mode: Rounding, overflow: Overflow
-    ) -> Codes:
+    def _overflow(self, code: Codes, infinite: BoolArray, negative: BoolArray, how: CastMode) -> Codes:
+        mode = how.rounding
         beyond = code > self._max_code
         code = np.minimum(code, self._max_code)
         special = self.inf_code
         if special is None and self.overflow_to_nan:
             special = self._nan_magnitude
-        if special is None or overflow is Overflow.SATURATE:
+        if special is None or how.overflow is Overflow.SATURATE:
             return np.where(infinite, self._max_code, code)
-        if overflow is Overflow.PROPAGATE:
+        if how.overflow is Overflow.PROPAGATE:
             return np.where(infinite, self._max_code + int(self.has_infinity), code)
         # A directed mode keeps the largest finite value on its inner side (IEEE 754 §7.4).
         inward = (mode is Rounding.TOWARD_ZERO) | (mode is Rounding.TO_ODD)

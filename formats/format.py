@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from narrowgauge.formats.rounding import (
     RANDOM_BITS,
     BoolArray,
+    CastMode,
     FloatArray,
     NanPolicy,
     Overflow,
@@ -122,14 +123,7 @@ class Format(ABC):
         """Values (float64) of `codes`, an integer array of any shape; TypeError on any other dtype."""
 
     @abstractmethod
-    def _encode(
-        self,
-        x: FloatArray,
-        rounding: Rounding | None,
-        overflow: Overflow,
-        random_bits: Codes | None,
-        num_random_bits: int,
-    ) -> Codes:
+    def _encode(self, x: FloatArray, how: CastMode) -> Codes:
         """Codes of `x`, which holds no NaN."""
 
     @property
@@ -165,11 +159,12 @@ class Format(ABC):
             values = np.asarray(x, dtype=np.float64)
         signs = np.signbit(values)
         bits = None if random_bits is None else np.broadcast_to(np.asarray(random_bits), values.shape)
+        how = CastMode(mode, over, bits, num_random_bits)
         if flush is Subnormals.FLUSH_INPUT:
             values = np.where(np.abs(values) < self.smallest_normal, np.copysign(0.0, values), values)
         isnan = np.isnan(values)
         if not isnan.any():
-            return self._flushed(np.asarray(self._encode(values, mode, over, bits, num_random_bits)), values, flush)
+            return self._flushed(np.asarray(self._encode(values, how)), values, flush)
         if policy is NanPolicy.RAISE:
             raise ValueError(f"x: {int(isnan.sum())} NaN of {values.size} values, and nan='raise'")
         if policy is NanPolicy.KEEP and self.nan_code is None:
@@ -178,7 +173,7 @@ class Format(ABC):
                 "pass nan='zero' or nan='max'"
             )
         values = np.where(isnan, self.max if policy is NanPolicy.MAX else 0.0, values)
-        codes = self._flushed(np.asarray(self._encode(values, mode, over, bits, num_random_bits)), values, flush)
+        codes = self._flushed(np.asarray(self._encode(values, how)), values, flush)
         if policy is NanPolicy.KEEP:
             codes[isnan] = self._nan_codes(signs[isnan])
         return codes
@@ -188,7 +183,7 @@ class Format(ABC):
         if flush is not Subnormals.FLUSH or self.smallest_normal == self.smallest_subnormal:
             return codes
         magnitude = np.abs(self.decode(codes))
-        zeros = self._encode(np.copysign(0.0, x), self.default_rounding, Overflow.SATURATE, None, RANDOM_BITS)
+        zeros = self._encode(np.copysign(0.0, x), CastMode(self.default_rounding))
         return np.where((magnitude > 0) & (magnitude < self.smallest_normal), zeros, codes).astype(codes.dtype)
 
     def _nan_codes(self, negative: BoolArray) -> Codes:

@@ -28,7 +28,14 @@ from numpy.typing import ArrayLike, NDArray
 from narrowgauge.formats.format import Codes
 from narrowgauge.formats.mirrored import MirroredFormat
 from narrowgauge.formats.registry import register
-from narrowgauge.formats.rounding import FloatArray, NanPolicy, Overflow, Rounding, fraction_between, rounds_away
+from narrowgauge.formats.rounding import (
+    CastMode,
+    FloatArray,
+    NanPolicy,
+    Overflow,
+    Rounding,
+    fraction_between,
+)
 
 INFINITY = 0x6F
 NAN = 0x80
@@ -92,24 +99,16 @@ class HiF8Format(MirroredFormat):
         magnitudes = self._ladder[0]
         return np.asarray((magnitudes[:-1] + magnitudes[1:]) / 2)
 
-    def _overflow(
-        self,
-        codes: Codes,
-        x: FloatArray,
-        overflow: Overflow,
-        rounding: Rounding | None,
-        random_bits: Codes | None,
-        num_random_bits: int,
-    ) -> Codes:
-        if overflow is Overflow.SATURATE:
+    def _overflow(self, codes: Codes, x: FloatArray, how: CastMode) -> Codes:
+        if how.overflow is Overflow.SATURATE:
             return codes
         negative, infinite = x < 0, np.isinf(x)
-        if overflow is Overflow.NONSATURATING:
-            mode = rounding or Rounding.NEAREST_AWAY
+        if how.overflow is Overflow.NONSATURATING:
+            mode = how.rounding or Rounding.NEAREST_AWAY
             top = np.full(x.shape, self.max)
             frac = fraction_between(np.clip(np.abs(x), top, np.nextafter(BEYOND, 0.0)), top, np.full(x.shape, BEYOND))
             odd = np.full(x.shape, (len(self.ranked[0]) - 1) % 2 == 1)
-            away = rounds_away(frac, odd, negative, mode, random_bits, num_random_bits) | (np.abs(x) >= BEYOND)
+            away = how.rounds_away(frac, odd, negative, Rounding.NEAREST_AWAY) | (np.abs(x) >= BEYOND)
             # A directed mode keeps the largest value on its inner side (IEEE 754 §7.4).
             inward = mode in (Rounding.TOWARD_ZERO, Rounding.TO_ODD)
             inner = negative if mode is Rounding.UP else ~negative if mode is Rounding.DOWN else inward

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from narrowgauge.formats.format import Codes, Format, smallest_unsigned
-from narrowgauge.formats.rounding import FloatArray, Overflow, Rounding, rounds_away
+from narrowgauge.formats.rounding import CastMode, FloatArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,21 +114,13 @@ class IntFormat(Format):
             wide = np.where(wide >= 2 ** (self.width - 1), wide - 2**self.width, wide)
         return np.asarray(np.ldexp(wide.astype(np.float64), -self.fraction_bits))
 
-    def _encode(
-        self,
-        x: FloatArray,
-        rounding: Rounding | None,
-        overflow: Overflow,
-        random_bits: Codes | None,
-        num_random_bits: int,
-    ) -> Codes:
+    def _encode(self, x: FloatArray, how: CastMode) -> Codes:
         # Clamped first, so that infinities and huge values become integers; no rounding changes by it.
         scaled = np.ldexp(np.clip(x, self.min, self.max), self.fraction_bits)
         magnitude = np.abs(scaled)
         low = np.floor(magnitude)
         negative = np.signbit(scaled)
-        mode = rounding or Rounding.NEAREST_EVEN
-        low += rounds_away(magnitude - low, low % 2 == 1, negative, mode, random_bits, num_random_bits)
+        low += how.rounds_away(magnitude - low, low % 2 == 1, negative)
         return np.where(negative, -low, low).astype(self.code_dtype)
 
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from narrowgauge.formats.codebook import CodebookFormat
 from narrowgauge.formats.format import Codes
 from narrowgauge.formats.rounding import (
+    CastMode,
     FloatArray,
     Overflow,
     Rounding,
     fraction_between,
     quotient_between,
-    rounds_away,
 )
 
 
@@ -69,40 +69,25 @@ class MirroredFormat(CodebookFormat):
         opposite = codes[: len(levels) - first][::-1]
         return levels[first:], codes[first:], opposite
 
-    def _encode(
-        self,
-        x: FloatArray,
-        rounding: Rounding | None,
-        overflow: Overflow,
-        random_bits: Codes | None,
-        num_random_bits: int,
-    ) -> Codes:
+    def _encode(self, x: FloatArray, how: CastMode) -> Codes:
         magnitudes, codes, opposite = self._ladder
         magnitude, negative = np.minimum(np.abs(x), magnitudes[-1]), np.signbit(x)
-        if rounding is None:
+        if how.rounding is None:
             place = np.searchsorted(self.thresholds, magnitude, side="right")
         else:
             low = np.maximum(np.searchsorted(magnitudes, magnitude, side="right") - 1, 0)
-            between = quotient_between if rounding.stochastic else fraction_between
+            between = quotient_between if how.stochastic else fraction_between
             inner = np.maximum(magnitude, magnitudes[0])
             frac = between(inner, magnitudes[low], magnitudes[np.minimum(low + 1, len(magnitudes) - 1)])
             odd = (len(self.ranked[0]) - len(magnitudes) + low) % 2 == 1
-            place = low + rounds_away(frac, odd, negative, rounding, random_bits, num_random_bits)
-            if rounding in (Rounding.UP, Rounding.DOWN):
-                negative = np.where(magnitude < magnitudes[0], rounding is Rounding.DOWN, negative)
+            place = low + how.rounds_away(frac, odd, negative)
+            if how.rounding in (Rounding.UP, Rounding.DOWN):
+                negative = np.where(magnitude < magnitudes[0], how.rounding is Rounding.DOWN, negative)
         result = np.where(negative, opposite[place], codes[place]).astype(self.code_dtype)
-        return self._overflow(result, x, overflow, rounding, random_bits, num_random_bits)
+        return self._overflow(result, x, how)
 
-    def _overflow(
-        self,
-        codes: Codes,
-        x: FloatArray,
-        overflow: Overflow,
-        rounding: Rounding | None,
-        random_bits: Codes | None,
-        num_random_bits: int,
-    ) -> Codes:
-        """`codes`, saturated so far, with what `overflow` makes of x beyond the largest value."""
+    def _overflow(self, codes: Codes, x: FloatArray, how: CastMode) -> Codes:
+        """`codes`, saturated so far, with what `how.overflow` makes of x beyond the largest value."""
         return codes
 
 
@@ -142,15 +127,7 @@ class BitStringFormat(MirroredFormat):
     def thresholds(self) -> FloatArray:
         return np.concatenate([[np.nextafter(0.0, 1.0)], self._breaks()])
 
-    def _overflow(
-        self,
-        codes: Codes,
-        x: FloatArray,
-        overflow: Overflow,
-        rounding: Rounding | None,
-        random_bits: Codes | None,
-        num_random_bits: int,
-    ) -> Codes:
-        if overflow is not Overflow.NONSATURATING:
+    def _overflow(self, codes: Codes, x: FloatArray, how: CastMode) -> Codes:
+        if how.overflow is not Overflow.NONSATURATING:
             return codes
         return np.where(np.isinf(x), 1 << (self.width - 1), codes).astype(self.code_dtype)

@@ -23,7 +23,7 @@ from narrowgauge.formats.codebook import CodebookFormat
 from narrowgauge.formats.floats import FloatFormat
 from narrowgauge.formats.format import Codes
 from narrowgauge.formats.registry import register
-from narrowgauge.formats.rounding import FloatArray, Overflow, Rounding
+from narrowgauge.formats.rounding import CastMode, FloatArray
 
 LEVELS = 7
 """Magnitudes beside zero that three exponent bits name."""
@@ -44,17 +44,10 @@ class SignMagnitudeCodebook(CodebookFormat):
         if self.table[half:] != tuple(-value for value in first):
             raise ValueError(f"table: the second half of {self.name} must be the negative of the first")
 
-    def _encode(
-        self,
-        x: FloatArray,
-        rounding: Rounding | None,
-        overflow: Overflow,
-        random_bits: Codes | None,
-        num_random_bits: int,
-    ) -> Codes:
-        if rounding is None or not rounding.stochastic:
-            return super()._encode(x, rounding, overflow, random_bits, num_random_bits)
-        code = super()._encode(np.abs(x), rounding, overflow, random_bits, num_random_bits).astype(np.int64)
+    def _encode(self, x: FloatArray, how: CastMode) -> Codes:
+        if not how.stochastic:
+            return super()._encode(x, how)
+        code = super()._encode(np.abs(x), how).astype(np.int64)
         return np.where((x < 0) & (code != 0), code + len(self.table) // 2, code).astype(self.code_dtype)
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from narrowgauge.formats.codebook import CodebookFormat
 from narrowgauge.formats.format import Codes
 from narrowgauge.formats.registry import register_family
-from narrowgauge.formats.rounding import FloatArray, Overflow, Rounding
+from narrowgauge.formats.rounding import CastMode, FloatArray, Rounding
 
 NUMERATORS = (12, 14, 15, 16, 17, 18, 20)
 """K[1..7]: sixteenths of the power of two that the exponent field names."""
@@ -77,19 +77,12 @@ class RF8Format(CodebookFormat):
     def nan_code(self) -> int | None:
         return 0x80
 
-    def _encode(
-        self,
-        x: FloatArray,
-        rounding: Rounding | None,
-        overflow: Overflow,
-        random_bits: Codes | None,
-        num_random_bits: int,
-    ) -> Codes:
-        if rounding is not None and rounding.stochastic:
+    def _encode(self, x: FloatArray, how: CastMode) -> Codes:
+        if how.stochastic:
             # By magnitude, so that a value and its negative round alike under the same bits.
-            code = super()._encode(np.abs(x), rounding, overflow, random_bits, num_random_bits).astype(np.int64)
-        elif rounding is not None:
-            return super()._encode(x, rounding, overflow, random_bits, num_random_bits)
+            code = super()._encode(np.abs(x), how).astype(np.int64)
+        elif how.rounding is not None:
+            return super()._encode(x, how)
         else:
             code = self._published_rule(np.minimum(np.abs(x), self.max))
         return np.where((x < 0) & (code != 0), code | 0x80, code).astype(self.code_dtype)

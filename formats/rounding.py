@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,27 @@ class Subnormals(StrEnum):
     GRADUAL = "gradual"
     FLUSH = "flush"
     FLUSH_INPUT = "flush_input"
+
+
+class CastMode(NamedTuple):
+    """How `encode` was asked to cast. rounding: None for the format's own rule. random_bits: of the shape of x, for the
+    modes that need them."""
+
+    rounding: Rounding | None = None
+    overflow: Overflow = Overflow.SATURATE
+    random_bits: NDArray[np.integer] | None = None
+    num_random_bits: int = RANDOM_BITS
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether a stochastic rounding was asked for."""
+        return self.rounding is not None and self.rounding.stochastic
+
+    def rounds_away(
+        self, frac: FloatArray, odd: BoolArray, negative: BoolArray, own: Rounding = Rounding.NEAREST_EVEN
+    ) -> BoolArray:
+        """`rounds_away` in this mode, or in the format's own."""
+        return rounds_away(frac, odd, negative, self.rounding or own, self.random_bits, self.num_random_bits)
 
 
 E = TypeVar("E", bound=StrEnum)

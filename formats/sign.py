@@ -18,7 +18,7 @@ import numpy as np
 from narrowgauge.formats.codebook import CodebookFormat
 from narrowgauge.formats.format import Codes
 from narrowgauge.formats.registry import register
-from narrowgauge.formats.rounding import FloatArray, Overflow, Rounding
+from narrowgauge.formats.rounding import CastMode, FloatArray, Rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,17 +32,10 @@ class BinaryFormat(CodebookFormat):
     def default_rounding(self) -> Rounding | None:
         return None
 
-    def _encode(
-        self,
-        x: FloatArray,
-        rounding: Rounding | None,
-        overflow: Overflow,
-        random_bits: Codes | None,
-        num_random_bits: int,
-    ) -> Codes:
-        if rounding is None or rounding is Rounding.TOWARD_ZERO:
+    def _encode(self, x: FloatArray, how: CastMode) -> Codes:
+        if how.rounding is None or how.rounding is Rounding.TOWARD_ZERO:
             return np.asarray(x >= 0).astype(self.code_dtype)
-        return super()._encode(x, rounding, overflow, random_bits, num_random_bits)
+        return super()._encode(x, how)
 
 
 @dataclass(frozen=True, kw_only=True)
