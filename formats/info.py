@@ -47,16 +47,14 @@ def _describe(fmt: Format, name: str, family: str, bits: float, scale: str) -> F
         finite = fmt.finite_codes
     else:
         finite = int(np.isfinite(fmt.values()).sum()) if fmt.bits <= MOST_LISTED_BITS else 2**fmt.bits
-    subnormal = fmt.smallest_subnormal
-    normal = fmt.smallest_normal if isinstance(fmt, FloatFormat) else subnormal
     return FormatInfo(
         name=name,
         family=family,
         bits=bits,
         max=fmt.max,
         min=fmt.min,
-        smallest_normal=normal,
-        smallest_subnormal=subnormal,
+        smallest_normal=fmt.smallest_normal,
+        smallest_subnormal=fmt.smallest_subnormal,
         epsilon=fmt.epsilon,
         finite_codes=finite,
         has_inf=fmt.has_inf,

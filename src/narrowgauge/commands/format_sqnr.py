@@ -31,7 +31,7 @@ def schemes_of(fmt: Format | BlockFormat) -> dict[str, Scheme]:
         return found  # holds scales, not elements
     if fmt.max / fmt.smallest_normal > 16:
         found["as it is"] = Scheme(fmt, rule=ScaleRule.STATIC, value=1.0)
-    if fmt.max / fmt.smallest_normal < WIDE and fmt.max < WIDE:
+    if fmt.amax_target < min(fmt.max, WIDE) or (fmt.max / fmt.smallest_normal < WIDE and fmt.max < WIDE):
         rule = fmt.default_rule
         found |= {name: Scheme(fmt, tile, rule) for name, tile in _TILES.items()}
         if fmt.bits <= 8:
