@@ -73,10 +73,10 @@ class Odd(IntFormat):
 
     descending: bool = False
 
-    def _encode(self, x, rounding, *rest):  # type: ignore[no-untyped-def]
-        if rounding is Rounding.STOCHASTIC:
-            rounding = Rounding.NEAREST_EVEN
-        return super()._encode(-x if self.descending else x, rounding, *rest)
+    def _encode(self, x, how):  # type: ignore[no-untyped-def]
+        if how.stochastic:
+            how = how._replace(rounding=Rounding.NEAREST_EVEN)
+        return super()._encode(-x if self.descending else x, how)
 
 
 def test_rules_that_do_not_ascend_and_unknown_stochastic_rules_are_refused() -> None:
