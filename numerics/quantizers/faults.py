@@ -132,6 +132,8 @@ def _evidence(terms: Terms, seen: Observation) -> _Evidence:
     shape = (seen.x.shape[0], seen.x.shape[1])
     in_wrong_group = per_element(verdict.wrong_scales.astype(np.float64), terms.scheme, shape) > 0
     wrong = verdict.is_wrong | (in_wrong_group & ((seen.x != 0) | np.isnan(reading.values)))
+    # NaN either way: only codes or scales differ, which models of values do not tell apart.
+    wrong &= ~(np.isnan(reading.values) & np.isnan(verdict.expected))
     # A wrong scale need not be a power of two even where the right one is.
     tolerance = (0.0 if terms.is_cast else SCALE_TOLERANCE) + (
         reading.unit_roundoff if reading.unit_roundoff > 2.0**-24 else 0.0

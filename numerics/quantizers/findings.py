@@ -77,6 +77,7 @@ def symptoms(seen: Observation) -> set[str]:
             "wrong sign of zero": (actual == 0) & (expected == 0),
             "zero instead of a value": (actual == 0) & (expected != 0) & ~lost,
             "value instead of zero": (actual != 0) & (expected == 0) & np.isfinite(actual),
+            "other codes or scale in a group that is not finite": np.isnan(actual) & np.isnan(expected),
         }
     found |= {name for name, where in masks.items() if where.any()}
     if not np.all(np.logical_or.reduce(list(masks.values()))):

@@ -419,7 +419,16 @@ def clips_without_rounding(x):
     return np.clip(x, -448, 448)
 
 
+def infinite_scale(x):
+    """Right under `nearest`, where NaN is NaN; not the bits of the contract."""
+    scale = np.abs(x).max(axis=1, keepdims=True, initial=0).astype(np.float32)
+    scale = np.where(scale == 0, np.float32(1), np.maximum(scale / np.float32(448), np.float32(2.0**-126)))
+    with np.errstate(invalid="ignore"):
+        return np.clip(x * (1 / scale).astype(np.float32), -448, 448).astype(E4M3), scale
+
+
 CASES: list[Case] = [
+    (infinite_scale, ROW, "in a group that is not finite", {"contract": "narrowgauge"}),
     (scales_without_rounding, ROW, "not rounded to the format", {}),
     (clips_without_rounding, CAST, "not rounded to the format", {}),
     (ties_away, CAST, "ties away from zero", {}),
