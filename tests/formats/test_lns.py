@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hard_values import hard_values as hard_values_of
 from narrowgauge import formats
 from narrowgauge.formats import LNSFormat, Rounding, lns, quantize_reference
 from narrowgauge.formats.lns import octave
@@ -40,15 +41,7 @@ def rounded(x: float, width: int, gamma: int, zero: bool) -> int:
 
 
 def hard_values(fmt: LNSFormat, rng: np.random.Generator, most: int = 400) -> np.ndarray:
-    """Values and borders, one float64 and one float32 ulp beside them, and a sample of every magnitude."""
-    finite = fmt.values()[np.isfinite(fmt.values())]
-    chosen = np.concatenate([rng.permutation(finite)[:most], rng.permutation(fmt.thresholds)[:most]])
-    narrow = chosen.astype(np.float32)
-    narrow = np.concatenate([np.nextafter(narrow, np.float32(end)) for end in (inf, -inf)]).astype(np.float64)
-    wide = np.concatenate([chosen, np.nextafter(chosen, inf), np.nextafter(chosen, -inf)])
-    sample = np.exp2(rng.uniform(np.log2(fmt.smallest_subnormal) - 3, 3, 4 * most))
-    x = np.concatenate([wide, narrow, sample, rng.standard_normal(most), [0.0, 5e-324, 1e-300, 1e300]])
-    return np.concatenate([x, -x])
+    return hard_values_of(fmt, rng, most, (np.log2(fmt.smallest_subnormal) - 3, 3), 4 * most)
 
 
 @each_size

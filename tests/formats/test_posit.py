@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hard_values import hard_values as hard_values_of
 from narrowgauge import formats
 from narrowgauge.formats import PositFormat, Rounding, parse, posit, quantize_reference
 
@@ -57,18 +58,8 @@ def rounded(x: float, width: int, es: int) -> int:
 
 
 def hard_values(fmt: PositFormat, rng: np.random.Generator, most: int = 1500) -> np.ndarray:
-    """Values and borders, one float64 and one float32 ulp beside them, and a sample of every magnitude."""
-    finite = fmt.values()[np.isfinite(fmt.values())]
-    chosen = np.concatenate([rng.permutation(finite)[:most], rng.permutation(fmt.thresholds)[:most]])
-    with np.errstate(over="ignore"):
-        narrow = chosen.astype(np.float32)
-    narrow = np.concatenate([np.nextafter(narrow, np.float32(end)) for end in (inf, -inf)]).astype(np.float64)
-    wide = np.concatenate([chosen, np.nextafter(chosen, inf), np.nextafter(chosen, -inf)])
     low, high = np.log2(fmt.smallest_subnormal) - 4, np.log2(fmt.max) + 4
-    sample = np.exp2(rng.uniform(max(low, -1070), min(high, 1020), 2 * most))
-    x = np.concatenate([wide, narrow, sample, rng.standard_normal(most), [0.0, 5e-324, 1e-300, 1e300]])
-    x = x[np.isfinite(x)]
-    return np.concatenate([x, -x])
+    return hard_values_of(fmt, rng, most, (max(low, -1070), min(high, 1020)), 2 * most)
 
 
 @each_size
