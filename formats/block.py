@@ -30,7 +30,7 @@ from narrowgauge.formats.scaling import (
     amax_scale,
     scale_exponent,
 )
-from narrowgauge.formats.tiles import Tile, spread, tile_text
+from narrowgauge.formats.tiles import Tile, rows_cols, spread, tile_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,9 +216,8 @@ class BlockFormat:
         ceil(K / block_size)]; of formats with one-row blocks any number of leading axes."""
         elements = self.element.decode(codes)
         scales: NDArray[np.float64] = self.scales(scale_codes, outer).astype(np.float64)
-        matrix = elements.reshape(-1, elements.shape[-1]) if elements.ndim else elements.reshape(1, 1)
-        grid = spread(scales.reshape(-1, scales.shape[-1]), self.factor_tile, (matrix.shape[0], matrix.shape[1]))
-        return (matrix * grid).reshape(elements.shape)
+        grid = spread(scales.reshape(rows_cols(scales.shape)), self.factor_tile, rows_cols(elements.shape))
+        return elements * grid.reshape(elements.shape)
 
 
 TWO_LEVEL_RULES = (ScaleRule.AMAX, ScaleRule.RCEIL)

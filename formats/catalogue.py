@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from narrowgauge.formats.block import BlockFormat
+from narrowgauge.formats.block import BlockFormat, power_of_two_scale
 from narrowgauge.formats.block_floating_point import bfp
 from narrowgauge.formats.codebook import CodebookFormat
 from narrowgauge.formats.floats import FloatFormat
@@ -80,17 +80,7 @@ _ieee("e3m4", 3, 4)
 _fnuz("e4m3fnuz", 4, 3, 8)
 _fnuz("e5m2fnuz", 5, 2, 16)
 _fnuz("e4m3b11fnuz", 4, 3, 11)
-register(
-    FloatFormat(
-        name="e8m0fnu",
-        exponent_bits=8,
-        mantissa_bits=0,
-        bias=127,
-        is_signed=False,
-        subnormals=False,
-        nan_codes=1,
-    )
-)
+register(power_of_two_scale(8))  # e8m0fnu
 _finite("e2m3fn", 2, 3, 1)
 _finite("e3m2fn", 3, 2, 3)
 _finite("e2m1fn", 2, 1, 1)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from narrowgauge.formats.rounding import FloatArray
 from narrowgauge.formats.scaling import Float32Array
-from narrowgauge.formats.tiles import Tile, spread, tile_sides
+from narrowgauge.formats.tiles import Tile, in_tiles, spread, tile_sides
 
 COARSE = tuple(float(np.float32(2.0 ** (-i / 4))) for i in range(32))
 """Ratios of the first search, float32."""
@@ -62,7 +62,7 @@ def mse_points(
     safe = np.where(finite, amax, np.float32(0))
     height, width = tile_sides(tile, x.shape)
     bits = error_bits(height * width)
-    spread_amax = spread(np.where(safe > 0, safe, np.float32(1)), tile, (x.shape[0], x.shape[1])).astype(np.float64)
+    spread_amax = spread(np.where(safe > 0, safe, np.float32(1)), tile, x.shape).astype(np.float64)
     usable = np.isfinite(x)
     clean = np.where(usable, x, 0.0)
 
@@ -70,10 +70,7 @@ def mse_points(
         quantized = values((safe * ratio).astype(np.float32))
         relative = (np.where(usable, quantized, 0.0) - clean) / spread_amax
         squared = np.rint(np.minimum(relative * relative, 1.0) * 2.0**bits).astype(np.int64)
-        tall, wide = amax.shape
-        padded = np.zeros((tall * height, wide * width), dtype=np.int64)
-        padded[: x.shape[0], : x.shape[1]] = squared
-        return np.asarray(padded.reshape(tall, height, wide, width).sum(axis=(1, 3)))
+        return np.asarray(in_tiles(squared, tile).sum(axis=(1, 3)))
 
     ratio = np.ones_like(amax)
     best = cost(ratio)

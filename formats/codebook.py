@@ -65,7 +65,7 @@ class CodebookFormat(Format):
         return CodebookFormat(name=name, table=tuple(float(v) for v in table.astype(np.float32)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), {field.name: getattr(self, field.name) for field in fields(self)})
+        return _rebuild, (type(self), {field.name: getattr(self, field.name) for field in fields(self) if field.init})
 
     @property
     def family(self) -> str:

@@ -88,7 +88,7 @@ def ffp8_for(
     if criterion == "range":
         return ffp8(exponent_bits, bias, signed)
     candidates = [ffp8(exponent_bits, bias + step, signed) for step in range(SEARCHED_BIASES + 1)]
-    return min(candidates, key=lambda candidate: _squared_error(array, candidate))
+    return min(candidates, key=lambda candidate: _squared_error(array, candidate, amax))
 
 
 def _unclipped_bias(amax: float, fmt: FFP8Format) -> int:
@@ -98,10 +98,9 @@ def _unclipped_bias(amax: float, fmt: FFP8Format) -> int:
     return 2**fmt.exponent_bits - 1 - (exponent - 1 if fits else exponent)
 
 
-def _squared_error(x: FloatArray, fmt: FFP8Format) -> float:
+def _squared_error(x: FloatArray, fmt: FFP8Format, amax: float) -> float:
     # In units of the largest magnitude, whose square may leave the range of float64.
-    unit = np.abs(x).max()
-    return float((((fmt.round(x) - x) / unit) ** 2).sum())
+    return float((((fmt.round(x) - x) / amax) ** 2).sum())
 
 
 def _from_name(match: re.Match[str]) -> FFP8Format:

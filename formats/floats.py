@@ -21,7 +21,6 @@ from narrowgauge.formats.rounding import (
     CastMode,
     FloatArray,
     Overflow,
-    Rounding,
     fraction_between,
 )
 
@@ -232,7 +231,6 @@ class FloatFormat(Format):
         return self._with_sign(code, negative)
 
     def _overflow(self, code: Codes, infinite: BoolArray, negative: BoolArray, how: CastMode) -> Codes:
-        mode = how.rounding
         beyond = code > self._max_code
         code = np.minimum(code, self._max_code)
         special = self.inf_code
@@ -242,10 +240,7 @@ class FloatFormat(Format):
             return np.where(infinite, self._max_code, code)
         if how.overflow is Overflow.PROPAGATE:
             return np.where(infinite, self._max_code + int(self.has_infinity), code)
-        # A directed mode keeps the largest finite value on its inner side (IEEE 754 §7.4).
-        inward = (mode is Rounding.TOWARD_ZERO) | (mode is Rounding.TO_ODD)
-        inner = negative if mode is Rounding.UP else ~negative if mode is Rounding.DOWN else np.full(code.shape, inward)
-        return np.where(infinite | (beyond & ~inner), special, code)
+        return np.where(infinite | (beyond & ~how.stays_finite(negative)), special, code)
 
     @property
     def _nan_magnitude(self) -> int | None:

@@ -157,7 +157,6 @@ class Format(ABC):
         flush = choice(Subnormals, subnormals, "subnormals")
         with np.errstate(invalid="ignore"):  # a signalling NaN
             values = np.asarray(x, dtype=np.float64)
-        signs = np.signbit(values)
         bits = None if random_bits is None else np.broadcast_to(np.asarray(random_bits), values.shape)
         how = CastMode(mode, over, bits, num_random_bits)
         if flush is Subnormals.FLUSH_INPUT:
@@ -172,10 +171,11 @@ class Format(ABC):
                 f"x: {int(isnan.sum())} NaN of {values.size} values and {self.name} has no NaN code; "
                 "pass nan='zero' or nan='max'"
             )
+        negative = np.signbit(values[isnan])
         values = np.where(isnan, self.max if policy is NanPolicy.MAX else 0.0, values)
         codes = self._flushed(np.asarray(self._encode(values, how)), values, flush)
         if policy is NanPolicy.KEEP:
-            codes[isnan] = self._nan_codes(signs[isnan])
+            codes[isnan] = self._nan_codes(negative)
         return codes
 
     def _flushed(self, codes: Codes, x: FloatArray, flush: Subnormals) -> Codes:

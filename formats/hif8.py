@@ -38,7 +38,6 @@ from narrowgauge.formats.rounding import (
 )
 
 INFINITY = 0x6F
-NAN = 0x80
 BEYOND = 1.5 * 2.0**15
 """What the code of infinity would be worth: the neighbour of the largest value where overflow is decided."""
 MANTISSA_BITS = {"float32": 23, "float16": 10, "bfloat16": 7}
@@ -104,15 +103,11 @@ class HiF8Format(MirroredFormat):
             return codes
         negative, infinite = x < 0, np.isinf(x)
         if how.overflow is Overflow.NONSATURATING:
-            mode = how.rounding or Rounding.NEAREST_AWAY
             top = np.full(x.shape, self.max)
             frac = fraction_between(np.clip(np.abs(x), top, np.nextafter(BEYOND, 0.0)), top, np.full(x.shape, BEYOND))
             odd = np.full(x.shape, (len(self.ranked[0]) - 1) % 2 == 1)
             away = how.rounds_away(frac, odd, negative, Rounding.NEAREST_AWAY) | (np.abs(x) >= BEYOND)
-            # A directed mode keeps the largest value on its inner side (IEEE 754 §7.4).
-            inward = mode in (Rounding.TOWARD_ZERO, Rounding.TO_ODD)
-            inner = negative if mode is Rounding.UP else ~negative if mode is Rounding.DOWN else inward
-            infinite = infinite | (away & ~np.asarray(inner))
+            infinite = infinite | (away & ~how.stays_finite(negative))
         return np.where(infinite, np.where(negative, INFINITY | 0x80, INFINITY), codes).astype(self.code_dtype)
 
     def encode_hybrid(

@@ -35,7 +35,7 @@ def finfo(name: str | AnyFormat) -> FormatInfo:
     fmt = get(name)
     if isinstance(fmt, BlockFormat):
         outer = " × fp32 per tensor" if fmt.two_level else ""
-        shared = "tensor" if fmt.tile == (None, None) else fmt.granularity if fmt.block_rows != 1 else fmt.block_size
+        shared = fmt.block_size if fmt.block_rows == 1 else fmt.granularity
         micro = f" + {fmt.micro_bits} bit per {fmt.micro_size}" if fmt.micro_size else ""
         scale = f"{fmt.scale_format.name} per {shared}{micro}{outer}"
         return _describe(fmt.element, fmt.name, "block", fmt.bits_per_value, scale)

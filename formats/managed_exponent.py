@@ -71,7 +71,7 @@ def quantize_to_exponent(
     bits: 2 to 32, the sign included. rounding, random_bits: as in `Format.encode` (to nearest, ties to even). Raises
     TypeError for other dtypes, ValueError for NaN, infinities and other widths.
     """
-    fmt = IntFormat(name=f"int{bits}", width=bits)
+    fmt = IntFormat(width=bits)
     scaled = np.ldexp(_finite_array(x), -exponent)
     return SharedExponent(fmt.encode(scaled, rounding, random_bits=random_bits), exponent)
 

@@ -4,9 +4,8 @@ LNS and HiFloat8 have in common."""
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field, fields
-from functools import cached_property, partial
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,9 +38,6 @@ class MirroredFormat(CodebookFormat):
         if not self.name:
             object.__setattr__(self, "name", self._parameter_name())
         object.__setattr__(self, "table", tuple(self._table().tolist()))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return partial(type(self), **{item.name: getattr(self, item.name) for item in fields(self) if item.init}), ()
 
     @abstractmethod
     def _parameter_name(self) -> str:

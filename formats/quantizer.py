@@ -110,7 +110,7 @@ def quantize_reference(x: ArrayLike, scheme: Scheme | str, seed: int | None = No
 
 
 def _spread(values: Float32Array, spec: Scheme, matrix: FloatArray) -> Float32Array:
-    return spread(values, spec.factor_tile, (matrix.shape[0], matrix.shape[1]))
+    return spread(values, spec.factor_tile, matrix.shape)
 
 
 def _clipping_points(

@@ -116,6 +116,15 @@ class CastMode(NamedTuple):
         """`rounds_away` in this mode, or in the format's own."""
         return rounds_away(frac, odd, negative, self.rounding or own, self.random_bits, self.num_random_bits)
 
+    def stays_finite(self, negative: BoolArray) -> BoolArray:
+        """Whether a finite value beyond the largest is kept there: a directed mode does so on its inner side (IEEE 754
+        §7.4)."""
+        if self.rounding is Rounding.UP:
+            return negative
+        if self.rounding is Rounding.DOWN:
+            return ~negative
+        return np.full(negative.shape, self.rounding in (Rounding.TOWARD_ZERO, Rounding.TO_ODD))
+
 
 E = TypeVar("E", bound=StrEnum)
 

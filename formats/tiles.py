@@ -54,15 +54,20 @@ def tile_count(size: int, side: int | None) -> int:
 def tile_max(x: FloatArray, tile: Tile) -> FloatArray:
     """Largest element of every tile of a matrix, or 0 where that is larger; [tile rows, tile columns], NaN
     comes through."""
+    return np.asarray(in_tiles(np.maximum(x, 0.0, dtype=np.float64), tile).max(axis=(1, 3)))
+
+
+def in_tiles(x: NDArray[T], tile: Tile) -> NDArray[T]:
+    """A matrix as [tile rows, height, tile columns, width], ragged edges filled up with zeros."""
     rows, cols = x.shape
     height, width = tile_sides(tile, x.shape)
     tall, wide = (tile_count(n, side) for side, n in zip(tile, x.shape, strict=True))
-    padded = np.zeros((tall * height, wide * width))
-    padded[:rows, :cols] = np.maximum(x, 0.0)
-    return np.asarray(padded.reshape(tall, height, wide, width).max(axis=(1, 3)))
+    padded = np.zeros((tall * height, wide * width), dtype=x.dtype)
+    padded[:rows, :cols] = x
+    return padded.reshape(tall, height, wide, width)
 
 
-def spread(values: NDArray[T], tile: Tile, shape: tuple[int, int]) -> NDArray[T]:
+def spread(values: NDArray[T], tile: Tile, shape: tuple[int, ...]) -> NDArray[T]:
     """One value per tile, [tile rows, tile columns], repeated to one per element of a matrix of this
     shape."""
     rows, cols = shape
