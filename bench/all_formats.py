@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from torch import Tensor
 
+from narrowgauge.bench.machine import package_version
 from narrowgauge.bench.peer import ABSENT, Peer, own_result, percent_equal
 from narrowgauge.bench.peers import find_peers
 from narrowgauge.bench.quantize import BASELINE, SEED, check_conformance, own_quantizer
@@ -160,11 +160,4 @@ def _middle(timings: Sequence[Timing]) -> Timing:
 def _versions(rows: Sequence[Row]) -> dict[str, str]:
     """Versions of the peers that were timed."""
     timed = {row.name.partition(" by ")[2] for row in rows}
-    found = {}
-    for package in PEER_PACKAGES:
-        if package in timed:
-            try:
-                found[package] = version(package)
-            except PackageNotFoundError:
-                found[package] = "unknown"
-    return found
+    return {package: package_version(package) or "unknown" for package in PEER_PACKAGES if package in timed}

@@ -50,8 +50,8 @@ def describe_machine() -> Machine:
         narrowgauge=__version__,
         python=platform.python_version(),
         torch=torch.__version__,
-        triton=_version("triton"),
-        numpy=_version("numpy"),
+        triton=package_version("triton"),
+        numpy=package_version("numpy"),
         system=f"{platform.system()} {platform.machine()}",
         cpu=_cpu_name(),
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
@@ -61,7 +61,8 @@ def describe_machine() -> Machine:
     )
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The installed version, None where it is not known."""
     try:
         return version(package)
     except PackageNotFoundError:

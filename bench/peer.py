@@ -15,6 +15,7 @@ from torch import Tensor
 
 from narrowgauge.formats import Format, Scheme
 from narrowgauge.kernels import QuantizedTensor, quantize
+from narrowgauge.kernels._tables_torch import decode
 
 CAST_TILES = ("tensor", "row")
 ABSENT = "is not installed"
@@ -65,8 +66,7 @@ def percent_equal(peer: Peer, ours: QuantizedTensor) -> float:
 
 def element_values(codes: Tensor, element: Format) -> Tensor:
     """float32 value of each code, before the scale."""
-    table = torch.from_numpy(element.values()).float()
-    return table[codes.view(torch.uint8).long() & (2**element.bits - 1)]
+    return decode(codes, element)
 
 
 def scaled(x: Tensor, spec: Scheme) -> Tensor:

@@ -16,7 +16,7 @@ from narrowgauge.kernels._moments_triton import (
     store_moment,
 )
 from narrowgauge.kernels._triton import jit, tl, triton
-from narrowgauge.kernels.layout import layout_of
+from narrowgauge.kernels.layout import layout_of, table_constants, table_signature
 from narrowgauge.kernels.moments import MomentCodec, first_moment, second_moment
 from narrowgauge.kernels.op import CompileCase
 from narrowgauge.kernels.tables import table_blob
@@ -98,10 +98,8 @@ def compile_cases() -> Iterator[CompileCase]:
                 signature[f"{letter}_scale_ptr"] = "*fp32"
             else:
                 constants[f"{letter}_scale_ptr"] = None
-            if layout.element is not None and layout.element.kind == "table":
-                signature[f"{letter}_table_ptr"] = "*i32"
-            else:
-                constants[f"{letter}_table_ptr"] = None
+            signature |= table_signature(layout.element, f"{letter}_table_ptr")
+            constants |= table_constants(layout.element, f"{letter}_table_ptr")
             constants[letter.upper()] = layout
         name = m_name if m_name == v_name else f"{m_name}, {v_name}"
         yield CompileCase(f"adamw_step {name} {dtype}", _adamw_kernel, signature, constants)

@@ -79,7 +79,7 @@ def _least_error(x: Tensor, amax: Tensor, sides: tuple[int, int], bits: int, val
     ratio = torch.ones_like(amax)
     best = cost(ratio)
     for candidates in (COARSE[1:], FINE):
-        start = ratio.clone() if candidates is FINE else torch.ones_like(amax)
+        start = ratio
         for factor in candidates:
             tried = (start * factor).clamp_(max=1.0)
             found = cost(tried)

@@ -84,10 +84,10 @@ def torch_scales(spec: Scheme) -> bool:
 
 
 def scale_layout(spec: Scheme) -> ScaleLayout:
-    """The layout of a scheme's scales; of those that torch computes it is not looked at."""
+    """The layout of a scheme's scales; not of those that torch computes."""
     fmt, largest = spec.format, spec.element.amax_target
-    if isinstance(fmt, BlockFormat) and (fmt.two_level or torch_scales(spec)):
-        return ScaleLayout("outer", largest, element=None if torch_scales(spec) else layout_of(fmt.scale_format))
+    if isinstance(fmt, BlockFormat) and fmt.two_level:
+        return ScaleLayout("outer", largest, element=layout_of(fmt.scale_format))
     if isinstance(fmt, BlockFormat):
         carry, emax = exponent_parameters(fmt.element, spec.rule)
         lowest, highest = fmt.exponent_range

@@ -11,7 +11,7 @@ from narrowgauge.formats.scaling import SMALLEST_OUTER_SCALE
 from narrowgauge.kernels import _cast
 from narrowgauge.kernels._quantize_plan import plan, scale_layout, torch_scales
 from narrowgauge.kernels._quantize_torch import clipping_points
-from narrowgauge.kernels._scales_torch import block_amax, scales
+from narrowgauge.kernels._scales_torch import block_scales, pair_codes, scales
 from narrowgauge.kernels._triton import jit, tl, triton
 from narrowgauge.kernels.layout import blob_for, layout_for, scale_dtype
 from narrowgauge.kernels.tiles import as_matrix, empty_codes, tile_counts
@@ -220,12 +220,14 @@ def _launch_scales(matrix: Tensor, amax: Tensor, scale: Tensor, outer: Tensor, s
 
 def _torch_scales(matrix: Tensor, amax: Tensor, scale: Tensor, outer: Tensor, spec: Scheme) -> Tensor:
     """`_launch_scales` for what torch computes (see `torch_scales`)."""
-    maxima, micro = amax.view(torch.float32), None
+    maxima = amax.view(torch.float32)
     if isinstance(spec.format, BlockFormat) and spec.format.micro_size:
-        maxima, micro = block_amax(maxima, spec.format), maxima
-    elif spec.rule.searches:
-        maxima = clipping_points(matrix, maxima, spec)
-    stored, factors, whole = scales(maxima, spec, micro)
+        stored = pair_codes(maxima, spec, spec.format).stored
+        factors = block_scales(stored, spec.format, outer)[:, : maxima.shape[1]]
+    else:
+        if spec.rule.searches:
+            maxima = clipping_points(matrix, maxima, spec)
+        stored, factors, whole = scales(maxima, spec)
+        outer.copy_(whole)
     scale.copy_(stored.reshape(scale.shape))
-    outer.copy_(whole)
     return factors.contiguous()

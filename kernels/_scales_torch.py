@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -74,11 +75,9 @@ def block_scales(codes: Tensor, fmt: BlockFormat, outer: Tensor) -> Tensor:
     return (own.double().unsqueeze(-1) * power).clamp(min=SMALLEST_FACTOR).flatten(-2).float()
 
 
-def scales(amax: Tensor, spec: Scheme, micro_amax: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """(stored scales, float32 factors, outer scale) of float32 group maxima [tiles down, tiles across].
-
-    micro_amax: of the pairs of a format with micro-exponents, [rows, pairs]; the factors are those of the pairs then.
-    """
+def scales(amax: Tensor, spec: Scheme) -> tuple[Tensor, Tensor, Tensor]:
+    """(stored scales, float32 factors, outer scale) of float32 group maxima [tiles down, tiles across]; not of formats
+    with micro-exponents, see `pair_codes`."""
     fmt = spec.format
     one = amax.new_ones(())
     if not isinstance(fmt, BlockFormat):
@@ -86,20 +85,15 @@ def scales(amax: Tensor, spec: Scheme, micro_amax: Tensor | None = None) -> tupl
         return scale, scale, one
     finite = torch.isfinite(amax)
     safe = torch.where(finite, amax, 0.0)
-    nan = fmt.nan_scale_code
     if fmt.two_level:
         largest = safe.amax() if safe.numel() else amax.new_zeros(())
         one = amax_scale(largest, fmt.outer_divisor, SMALLEST_OUTER_SCALE)
         codes = _second_level(safe / (one * fmt.element.amax_target), fmt, spec.rule)
     else:
         lowest, highest = fmt.exponent_range
-        exponent = scale_exponent(safe, fmt.element, spec.rule, lowest, highest, lowest)
-        codes = exponent.to(torch.int64) + fmt.scale_format.bias
-        if micro_amax is not None:
-            codes = codes | _micro_codes(exponent, micro_amax, fmt, spec.rule)
-    stored = torch.where(finite, codes, nan).to(scale_dtype(spec))
-    factors = block_scales(stored, fmt, one)
-    return stored, factors if micro_amax is None else factors[:, : micro_amax.shape[1]], one
+        codes = scale_exponent(safe, fmt.element, spec.rule, lowest, highest, lowest) + fmt.scale_format.bias
+    stored = torch.where(finite, codes, fmt.nan_scale_code).to(scale_dtype(spec))
+    return stored, block_scales(stored, fmt, one), one
 
 
 def _plain_scales(amax: Tensor, fmt: Format, spec: Scheme) -> Tensor:
@@ -122,13 +116,6 @@ def _second_level(quotient: Tensor, fmt: BlockFormat, rule: ScaleRule) -> Tensor
     return codes[rank]
 
 
-def _micro_codes(exponent: Tensor, micro_amax: Tensor, fmt: BlockFormat, rule: ScaleRule) -> Tensor:
-    """The bits of the pairs of each block, in place above the scale's own."""
-    tau = _micro_exponents(exponent, micro_amax, fmt, rule).to(torch.int64)
-    shifts = fmt.scale_format.bits + fmt.micro_bits * torch.arange(fmt.micro_count, device=exponent.device)
-    return (tau << shifts).sum(-1)
-
-
 def _micro_exponents(exponent: Tensor, micro_amax: Tensor, fmt: BlockFormat, rule: ScaleRule) -> Tensor:
     """By how many binades the factor of each pair lies below its block's: int32 [rows, blocks, micro_count]."""
     lowest, highest = fmt.exponent_range
@@ -147,24 +134,37 @@ def _micro_exponents(exponent: Tensor, micro_amax: Tensor, fmt: BlockFormat, rul
     return below.clamp_(0, (1 << fmt.micro_bits) - 1)
 
 
-def pair_scales(pairs: Tensor, spec: Scheme, fmt: BlockFormat) -> tuple[Tensor, Tensor, bool]:
-    """(stored scales [rows, blocks], inverse factors [rows, pairs], whether all is finite) of a format with
-    micro-exponents from the maxima of its pairs: `inverse(scales(…))` by integer exponents alone, 0 in blocks that are
-    not finite."""
-    amax = block_amax(pairs, fmt)
+class PairCodes(NamedTuple):
+    """stored: scales [rows, blocks]. exponent: of each block. tau: see `_micro_exponents`. finite: which blocks are."""
+
+    stored: Tensor
+    exponent: Tensor
+    tau: Tensor
+    finite: Tensor
+
+
+def pair_codes(pairs: Tensor, spec: Scheme, fmt: BlockFormat) -> PairCodes:
+    """The scales of a format with micro-exponents from the float32 maxima of its pairs, [rows, pairs]."""
+    amax = _block_amax(pairs, fmt)
     finite = torch.isfinite(amax)
     lowest, highest = fmt.exponent_range
     exponent = scale_exponent(torch.where(finite, amax, 0.0), fmt.element, spec.rule, lowest, highest, lowest)
     tau = _micro_exponents(exponent, pairs, fmt, spec.rule)
-    stored = (exponent + fmt.scale_format.bias) | (_joined(tau, fmt.micro_bits) << fmt.scale_format.bits)
-    nan = fmt.nan_scale_code
+    codes = (exponent + fmt.scale_format.bias) | (_joined(tau, fmt.micro_bits) << fmt.scale_format.bits)
+    stored = torch.where(finite, codes, fmt.nan_scale_code).to(scale_dtype(spec))
+    return PairCodes(stored, exponent, tau, finite)
+
+
+def pair_scales(pairs: Tensor, spec: Scheme, fmt: BlockFormat) -> tuple[Tensor, Tensor, bool]:
+    """(stored scales [rows, blocks], inverse factors [rows, pairs], whether all is finite) of `pair_codes`: the inverse
+    of `block_scales` by integer exponents alone, 0 in blocks that are not finite."""
+    stored, exponent, tau, finite = pair_codes(pairs, spec, fmt)
     # 2^(tau - exponent) by its exponent field; a field of 0 stands for 2^-127, which is subnormal.
     fields = ((127 - exponent).unsqueeze(-1) + tau).bitwise_left_shift_(23).clamp_(min=0x400000)
     factors = fields.view(torch.float32)
     all_finite = bool(finite.all())
     if not all_finite:
         factors = torch.where(finite.unsqueeze(-1), factors, 0.0)
-    stored = torch.where(finite, stored, nan).to(scale_dtype(spec))
     return stored, factors.flatten(1)[:, : pairs.shape[1]], all_finite
 
 
@@ -178,7 +178,7 @@ def _joined(parts: Tensor, bits: int) -> Tensor:
     return parts.squeeze(-1)
 
 
-def block_amax(pairs: Tensor, fmt: BlockFormat) -> Tensor:
+def _block_amax(pairs: Tensor, fmt: BlockFormat) -> Tensor:
     """amax of the blocks of a format with micro-exponents, [rows, blocks], from that of their pairs."""
     missing = -pairs.shape[1] % fmt.micro_count
     padded = torch.nn.functional.pad(pairs, (0, missing)) if missing else pairs

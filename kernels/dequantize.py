@@ -58,11 +58,8 @@ def dequantize_torch(codes: Tensor, scale: Tensor, outer: Tensor, scheme: str, d
     """The CPU implementation: decode by table, then one product in place."""
     spec = parse(scheme)
     check_quantized(codes, scale, spec)
-    matrix, tile, factors = (
-        as_matrix(codes),
-        spec.factor_tile,
-        factors_of(scale, outer, spec, codes.shape[-1] if codes.dim() else 1),
-    )
+    matrix, tile = as_matrix(codes), spec.factor_tile
+    factors = factors_of(scale, outer, spec, matrix.shape[1])
     if is_column_major(codes):
         values = multiply_tiles(decode(matrix.t(), spec.element), factors.t(), (tile[1], tile[0])).t()
     else:
@@ -97,15 +94,15 @@ def dequantize_triton(codes: Tensor, scale: Tensor, outer: Tensor, scheme: str, 
     """Launches `_dequantize_kernel`; see the module for the contract."""
     spec = parse(scheme)
     check_quantized(codes, scale, spec)
-    constants = _constants(spec)
-    tile, across = spec.tile, tile_counts(as_matrix(codes).shape, spec.tile)[1]
-    if constants["SCALE"] == "fp32":
-        scale = factors_of(scale, outer, spec, codes.shape[-1] if codes.dim() else 1)
-        tile, across = spec.factor_tile, scale.stride(0)
     # bfloat16 and float16 are rounded by torch: Triton's interpreter truncates such casts.
     wide = empty_codes(codes, torch.float32)
     matrix, target = as_matrix(codes), as_matrix(wide)
     rows, cols = matrix.shape
+    constants, tile = _constants(spec), spec.factor_tile
+    across = tile_counts(matrix.shape, tile)[1]
+    if constants["SCALE"] == "fp32":
+        scale = factors_of(scale, outer, spec, cols)
+        across = scale.stride(0)
     if rows and cols:
         block_k = min(triton.next_power_of_2(cols), 512)
         block_m = min(triton.next_power_of_2(rows), 4096 // block_k)

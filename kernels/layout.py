@@ -139,11 +139,11 @@ def has_float_scales(fmt: BlockFormat) -> bool:
     return fmt.two_level and layout_of(fmt.scale_format).kind == "float"
 
 
-def table_signature(layout: Layout, name: str = "table_ptr") -> dict[str, str]:
+def table_signature(layout: Layout | None, name: str = "table_ptr") -> dict[str, str]:
     """The blob's entry in an ahead-of-time signature, for formats that have one."""
-    return {name: "*i32"} if layout.kind == "table" else {}
+    return {name: "*i32"} if layout is not None and layout.kind == "table" else {}
 
 
-def table_constants(layout: Layout, name: str = "table_ptr") -> dict[str, object]:
+def table_constants(layout: Layout | None, name: str = "table_ptr") -> dict[str, object]:
     """The same among the constants, for formats that have none."""
-    return {} if layout.kind == "table" else {name: None}
+    return {} if table_signature(layout, name) else {name: None}

@@ -47,10 +47,7 @@ def _reference(x: Tensor, scheme: str, seed: int, offset: int) -> tuple[Tensor, 
 
 def stored_scale(q: Quantized) -> Tensor:
     """The scale as the op gives it: codes of more than 8 bits in the signed type of their width, the bits unchanged."""
-    scale = np.asarray(q.scale)
-    signed = {2: np.int16, 4: np.int32}
-    narrow = scale.dtype.kind != "u" or scale.itemsize == 1
-    return torch.from_numpy(scale if narrow else scale.view(signed[scale.itemsize]))
+    return torch.from_numpy(np.asarray(q.scale)).view(scale_dtype(q.scheme))
 
 
 SAMPLE_SCHEMES = (
