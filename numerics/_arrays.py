@@ -42,6 +42,11 @@ def as_float64(x: Operand, name: str) -> FloatArray:
     return array.astype(np.float64)
 
 
+def place(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The index of element number `flat` of an array of this shape, as ints that print as such."""
+    return tuple(int(i) for i in np.unravel_index(flat, shape))
+
+
 def float64_pair(actual: Operand, reference: Operand, reference_name: str) -> tuple[FloatArray, FloatArray]:
     """Both operands as float64. Raises ValueError unless they have one shape: nothing is broadcast."""
     first, second = as_float64(actual, "actual"), as_float64(reference, reference_name)

@@ -20,12 +20,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from narrowgauge.formats import BlockFormat, Rounding, ScaleRule, Scheme, get, parse
+from narrowgauge.formats import BlockFormat, Rounding, ScaleRule, Scheme, parse
 from narrowgauge.formats.philox import rounding_bits
 from narrowgauge.formats.rounding import Subnormals
 from narrowgauge.formats.tiles import rows_cols, tile_max
-from narrowgauge.numerics._arrays import FloatArray, Operand, as_float64
+from narrowgauge.numerics._arrays import FloatArray, Operand, as_float64, place
 from narrowgauge.numerics.check import gamma
+from narrowgauge.numerics.gemms.operands import PLAIN_DTYPES
+from narrowgauge.numerics.gemms.precision import largest
 from narrowgauge.numerics.quantizers.grid import (
     any_in_group,
     neighbours,
@@ -46,15 +48,11 @@ DEQUANTIZE_ROUNDINGS = 2
 """Of v · s: the products with the block's and with the tensor's scale."""
 
 
-_NARROW_OUTPUTS = {"float16": "fp16", "bfloat16": "bf16"}
-
-
 @dataclass(frozen=True)
 class _Result:
-    """What came, with the limits of the dtype that it came in: half its smallest number, its largest one."""
+    """What came, and the largest number of the dtype that it came in."""
 
     reading: Reading
-    underflow: float
     largest: float
 
 
@@ -63,7 +61,6 @@ class _Judged:
     """One candidate for the scales, and what it says of every element of the matrix; float64 [rows, columns].
 
     low, high: the smallest and largest value of the format that rounding may give, in units of the scale.
-    is_between: what is no value of the format at all.
     """
 
     scale: FloatArray
@@ -71,7 +68,6 @@ class _Judged:
     low: FloatArray
     high: FloatArray
     is_wrong: NDArray[np.bool_]
-    is_between: NDArray[np.bool_]
 
 
 def assert_close_to_format(
@@ -105,7 +101,7 @@ def assert_close_to_format(
         reading = read(actual, spec, x.shape)
     except ValueError as error:  # a shape that does not fit is a wrong result, not a wrong call
         raise AssertionError(f"{prefix}{error}") from None
-    result = _Result(reading, *_limits(actual))
+    result = _Result(reading, _largest(actual))
     matrix = x.reshape(rows_cols(x.shape))
     candidates, tolerance = _scales(matrix, spec)
     if reading.factors is not None:
@@ -114,20 +110,14 @@ def assert_close_to_format(
     judged = [_judge(result, matrix, spec, scale, tolerance, max_ulp, seed) for scale in candidates]
     best = judged[0] if len(judged) == 1 else _better(judged[0], judged[1], spec)
     if best.is_wrong.any():
-        raise AssertionError(prefix + _describe(best, reading, x, spec, max_ulp, seed))
+        raise AssertionError(prefix + _describe(best, result, tolerance, x, spec, max_ulp, seed))
 
 
-def _limits(actual: object) -> tuple[float, float]:
-    """Half the smallest and the largest number of the dtype in which dequantised values came; 0 and infinity for wider
-    ones, and for codes, whose products are made here in float64."""
+def _largest(actual: object) -> float:
+    """The largest number of the dtype in which dequantised values came; infinity for wider ones, and for codes, whose
+    products are made here in float64."""
     name = dtype_name(actual) if hasattr(actual, "dtype") and hasattr(actual, "shape") else ""
-    if name in _NARROW_OUTPUTS:
-        fmt = get(_NARROW_OUTPUTS[name])
-        return fmt.smallest_subnormal / 2, fmt.max
-    if name == "float32":
-        info = np.finfo(np.float32)
-        return float(info.smallest_subnormal) / 2, float(info.max)
-    return 0.0, np.inf
+    return largest(name) if name in PLAIN_DTYPES else np.inf
 
 
 def _scales(matrix: FloatArray, spec: Scheme) -> tuple[tuple[FloatArray, ...], float]:
@@ -169,7 +159,7 @@ def _check_scales(
         return
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         error = np.nan_to_num(np.abs(actual / candidates[0] - 1), nan=np.inf)
-    worst = _index(int(np.argmax(np.where(wrong, error, -1.0))), wrong.shape)
+    worst = place(int(np.argmax(np.where(wrong, error, -1.0))), wrong.shape)
     raise AssertionError(
         f"{prefix}{int(wrong.sum())} of {wrong.size} scales are wrong; worst at group {worst}: actual "
         f"{actual[worst]:.9g}, expected {candidates[0][worst]:.9g} (amax {amax[worst]:.6g}; x = value * scale)"
@@ -197,9 +187,7 @@ def _judge(
         reach = max_ulp * spacing(y, element) + slack
         low = round_elements(y - reach, spec, rounding=Rounding.UP)
         high = round_elements(y + reach, spec, rounding=Rounding.DOWN)
-    is_wrong = ~_is_from(low, high, result, factor, spec, tolerance)
-    whole = np.full(y.shape, element.min), np.full(y.shape, element.max)
-    return _Judged(factor, y, low, high, is_wrong, ~_is_from(*whole, result, factor, spec, tolerance))
+    return _Judged(factor, y, low, high, ~_is_from(low, high, result, factor, spec, tolerance))
 
 
 def _may_round_to(y: FloatArray, slack: FloatArray, spec: Scheme, seed: int | None) -> tuple[FloatArray, FloatArray]:
@@ -231,7 +219,7 @@ def _is_from(
         expected = np.clip(spec.element.round(near, Rounding.NEAREST_EVEN), low, high) * factor
         own = 0.0 if result.reading.factors is not None else gamma(DEQUANTIZE_ROUNDINGS)
         relative = (1 + tolerance) * (1 + own) * (1 + result.reading.unit_roundoff) - 1
-        is_near = np.abs(actual - expected) <= np.abs(expected) * relative + result.underflow
+        is_near = np.abs(actual - expected) <= np.abs(expected) * relative + result.reading.underflow
         overflows = (np.abs(expected) * (1 + relative) > result.largest) & (actual == np.copysign(np.inf, expected))
     return np.where(isnan, np.isnan(actual), (is_near | overflows) & (low <= high))
 
@@ -240,36 +228,41 @@ def _better(first: _Judged, second: _Judged, spec: Scheme) -> _Judged:
     """The first candidate's verdict, but the second's in groups where only the second is right throughout."""
     wrong = [any_in_group(judged.is_wrong, spec) for judged in (first, second)]
     take = per_group(wrong[0] & ~wrong[1], spec, (first.y.shape[0], first.y.shape[1])).astype(np.bool_)
-    names = ("scale", "y", "low", "high", "is_wrong", "is_between")
+    names = ("scale", "y", "low", "high", "is_wrong")
     return _Judged(*(np.where(take, getattr(second, name), getattr(first, name)) for name in names))
 
 
-def _index(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(int(i) for i in np.unravel_index(flat, shape))
-
-
 def _describe(
-    judged: _Judged, reading: Reading, x: FloatArray, spec: Scheme, max_ulp: float | None, seed: int | None
+    judged: _Judged,
+    result: _Result,
+    tolerance: float,
+    x: FloatArray,
+    spec: Scheme,
+    max_ulp: float | None,
+    seed: int | None,
 ) -> str:
     """How many elements are wrong, which is worst, by how much, and what it should be."""
+    values, element = result.reading.values, spec.element
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        error = np.abs(reading.values / judged.scale - judged.y) / spacing(judged.y, spec.element)
+        error = np.abs(values / judged.scale - judged.y) / spacing(judged.y, element)
     flat = int(np.argmax(np.where(judged.is_wrong, np.nan_to_num(error, nan=np.inf, posinf=np.inf), -1.0)))
-    at = _index(flat, judged.y.shape)
-    scale, value, off = (part[at].item() for part in (judged.scale, reading.values, error))
+    at = place(flat, judged.y.shape)
+    scale, value, off = (part[at].item() for part in (judged.scale, values, error))
     text = (
         f"{int(judged.is_wrong.sum())} of {x.size} elements are not what rounding to {spec} may give; worst at "
-        f"{_index(flat, x.shape)}: actual {value:.9g}, reference {x.reshape(-1)[flat]:.9g}, "
+        f"{place(flat, x.shape)}: actual {value:.9g}, reference {x.reshape(-1)[flat]:.9g}, "
     )
     if np.isnan(scale):
         return text + "expected nan: its group holds a NaN or an infinity"
     allowed, expected = _allowance(judged, at, spec, max_ulp, seed)
     if not np.isnan(value):
         text += f"{off:.4g} ulp off, allowed {allowed}; "
-        text += "it is no value of the format; " if judged.is_between[at] else ""
+        whole = np.full(values.shape, element.min), np.full(values.shape, element.max)
+        is_value = _is_from(*whole, result, judged.scale, spec, tolerance)[at]
+        text += "" if is_value else "it is no value of the format; "
     # Just beside y, so that a value is not its own neighbour.
     sides = (np.nextafter(judged.y[at], np.array([end])) for end in (-np.inf, np.inf))
-    below, above = (neighbours(side, spec.element)[end].item() * scale for end, side in enumerate(sides))
+    below, above = (neighbours(side, element)[end].item() * scale for end, side in enumerate(sides))
     return f"{text}expected {expected}, neighbours {below:.9g} and {above:.9g}, scale {scale:.9g}"
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from narrowgauge.numerics._arrays import FloatArray, Operand, as_float64, is_tensor
+from narrowgauge.numerics._arrays import FloatArray, Operand, as_float64, is_tensor, place
 
 FLOAT32_UNIT_ROUNDOFF = 2.0**-24
 """The largest relative error of one rounding to nearest in float32."""
@@ -48,10 +48,6 @@ def _bits(x: Operand, name: str) -> _Bits:
     return _Bits(array.dtype.name, bits, values, is_float)
 
 
-def _index(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(int(i) for i in np.unravel_index(flat, shape))
-
-
 def _prefix(name: str) -> str:
     return f"{name}: " if name else ""
 
@@ -80,7 +76,7 @@ def assert_bitwise(actual: Operand, expected: Operand, *, name: str = "", nan_eq
     count = int(np.count_nonzero(differs))
     if count == 0:
         return
-    first = _index(int(np.argmax(differs)), differs.shape)
+    first = place(int(np.argmax(differs)), differs.shape)
     digits = 2 * a.bits.itemsize
     shown = [f"0x{int(x.bits[first]):0{digits}x} ({x.values[first].item()!r})" for x in (a, e)]
     raise AssertionError(
@@ -128,7 +124,7 @@ def _describe_worst(
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         # A NaN error, and any error where none is allowed, is infinitely far out.
         severity = np.where(outside, np.nan_to_num(error / limit, nan=np.inf, posinf=np.inf), -1.0)
-    worst = _index(int(np.argmax(severity)), a.shape)
+    worst = place(int(np.argmax(severity)), a.shape)
     return (
         f"{count} of {a.size} elements are out of bound; worst at {worst}: actual {a[worst].item()!r}, "
         f"expected {e[worst].item()!r}, error {error[worst]:.6g} = {severity[worst]:.4g} x bound "
@@ -148,6 +144,11 @@ def gamma(n: int, unit_roundoff: float = FLOAT32_UNIT_ROUNDOFF) -> float:
     if not 0.0 <= product < 1.0:
         raise ValueError(f"n: got {n} roundings of unit roundoff {unit_roundoff:g}, accepted: 0 <= n·u < 1")
     return product / (1.0 - product)
+
+
+def sum_roundings(k: int, chunk: int | None) -> int:
+    """How many roundings a term of a sum of k goes through at most, with partial sums of `chunk` terms or without."""
+    return k if chunk is None else min(k, chunk + math.ceil(k / chunk))
 
 
 def gemm_bound(
@@ -184,7 +185,7 @@ def gemm_bound(
     size = as_float64(magnitude, "magnitude")
     if np.any(size < 0.0):
         raise ValueError(f"magnitude: got a value of {size.min()}, accepted: |A|·|B|, which is >= 0")
-    n = k if chunk is None else min(k, chunk + math.ceil(k / chunk))
+    n = sum_roundings(k, chunk)
     # Expanded, because (1 + γ)(1 + u) - 1 loses the digits of a small γ.
     relative = gamma(n + extra_roundings, unit_roundoff)
     return size * (relative + out_unit_roundoff + relative * out_unit_roundoff)

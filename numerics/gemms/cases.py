@@ -99,13 +99,11 @@ def _one_hot(plan: CasePlan, check: str, rng: np.random.Generator) -> Iterator[G
     k = min(1024, max(160, max(widths, default=1) + 32))
     rows, _, k = plan.fitted(7, 7, k)
     m, n, _ = plan.fitted(k, k, k)
-    for side in ("a", "b"):
-        eye = unit_operand(plan.a if side == "a" else plan.b, m if side == "a" else n, k)
-        free = any_operand(
-            plan.b if side == "a" else plan.a, plan.fitted(rows, rows, k)[1 if side == "a" else 0], k, rng
-        )
-        pair = (eye, free) if side == "a" else (free, eye)
-        yield plan.finished(GemmCase(check, f"{side} is the identity", *pair, exact=True))
+    _, columns, _ = plan.fitted(rows, rows, k)
+    b = any_operand(plan.b, columns, k, rng)
+    yield plan.finished(GemmCase(check, "a is the identity", unit_operand(plan.a, m, k), b, exact=True))
+    a = any_operand(plan.a, rows, k, rng)
+    yield plan.finished(GemmCase(check, "b is the identity", a, unit_operand(plan.b, n, k), exact=True))
 
 
 def unit_operand(spec: Spec, rows: int, k: int) -> GemmOperand:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from narrowgauge.formats import Scheme
-from narrowgauge.numerics._arrays import FloatArray, as_float64, is_tensor
+from narrowgauge.numerics._arrays import FloatArray, as_float64, is_tensor, place
 from narrowgauge.numerics.check_report import CheckReport, Failure
 from narrowgauge.numerics.gemms.cases import CASE_CHECKS, LONG_K, SHAPES, CasePlan, GemmCase, gemm_cases
 from narrowgauge.numerics.gemms.diagnosis import Outcome, choose, explanations, outcome
@@ -69,7 +70,7 @@ def check_gemm(
     """
     plan, handover = _plan(a_scheme, b_scheme, operands, transposed, as_tensor, device, bias, seed)
     chosen = SHAPES if shapes is None else tuple(shapes)
-    plan = CasePlan(plan.a, plan.b, chosen, multiples, long_k, plan.coded, bias, seed)
+    plan = replace(plan, shapes=chosen, multiples=multiples, long_k=long_k)
     left_out = set(skip)
     if left_out - set(CASE_CHECKS):
         raise ValueError(f"skip: got {sorted(left_out - set(CASE_CHECKS))}, accepted: {', '.join(CASE_CHECKS)}")
@@ -171,8 +172,6 @@ class _Run:
 
 
 def _flat_bytes(x: Any) -> bytes:
-    if isinstance(x, tuple):
-        return b"".join(_flat_bytes(part) for part in x)
     if is_tensor(x):  # numpy lacks bfloat16, which float32 holds
         host = x.detach().cpu()
         return (host.float() if host.is_floating_point() else host).numpy().tobytes()
@@ -193,13 +192,13 @@ def _failures(outcomes: list[Outcome]) -> list[Failure]:
     return list(failures.values())
 
 
-def _worst(found: Outcome) -> tuple[tuple[int, int], float]:
+def _worst(found: Outcome) -> tuple[tuple[int, ...], float]:
     """Place of the worst element, and its error in units of the bound."""
     with np.errstate(all="ignore"):
         severity = np.abs(found.actual - found.right.expected) / found.bound
     severity = np.where(found.is_wrong, np.nan_to_num(severity, nan=np.inf, posinf=np.inf), -1.0)
-    row, column = np.unravel_index(int(np.argmax(severity)), severity.shape)
-    return (int(row), int(column)), float(severity[row, column])
+    at = place(int(np.argmax(severity)), severity.shape)
+    return at, float(severity[at])
 
 
 def _describe(found: Outcome) -> str:

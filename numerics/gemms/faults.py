@@ -41,21 +41,19 @@ def tail_faults(a: GemmOperand) -> Iterator[OperandFault]:
     k = a.values.shape[1]
     for block in TAILS:
         if k % block:
-            kept = a.values.copy()
-            kept[:, k - k % block :] = 0.0
+            kept = _without(a.values, slice(k - k % block, k))
             yield OperandFault("k tail dropped", f"k {k - k % block} to {k} (K mod {block}) does not count", kept)
     for block in (1, *reversed(TAILS)):
         if k > block:
-            late = a.values.copy()
-            late[:, :block] = 0.0
+            late = _without(a.values, slice(block))
             yield OperandFault("k head dropped", f"k 0 to {block} does not count", late)
     if k > 1:
-        yield OperandFault("k tail dropped", "the last product does not count", _without_last(a.values))
+        yield OperandFault("k tail dropped", "the last product does not count", _without(a.values, slice(k - 1, k)))
 
 
-def _without_last(x: FloatArray) -> FloatArray:
+def _without(x: FloatArray, columns: slice) -> FloatArray:
     kept = x.copy()
-    kept[:, -1] = 0.0
+    kept[:, columns] = 0.0
     return kept
 
 
@@ -102,17 +100,14 @@ def _decode_faults(x: GemmOperand) -> Iterator[OperandFault]:
     raw = x.codes.astype(np.float64)
     yield OperandFault("operand not dequantised", "the codes count as integers, with scale", raw * x.grid)
     yield OperandFault("operand not dequantised", "the codes count as integers, without scale", raw)
-    unsigned = (x.codes.astype(np.int64) & (2**element.bits - 1)).astype(np.float64)
+    unsigned = x.codes.astype(np.int64) & (2**element.bits - 1)
     if isinstance(element, IntFormat):
-        yield OperandFault(
-            "integer wrap", "signed codes count as unsigned", unsigned * element.smallest_subnormal * x.grid
-        )
-    for name in OTHER_FORMATS:
+        wrong = unsigned.astype(np.float64) * element.smallest_subnormal * x.grid
+        yield OperandFault("integer wrap", "signed codes count as unsigned", wrong)
+    for name in OTHER_FORMATS if isinstance(element, FloatFormat | IntFormat) else ():
         other = get(name)
-        if other.bits == element.bits and name != element.name and isinstance(element, FloatFormat | IntFormat):
-            codes = (x.codes.astype(np.int64) & (2**element.bits - 1)).astype(np.uint8)
-            table = other.values()
-            yield OperandFault("codes of another format", f"decoded as {name}", table[codes] * x.grid)
+        if other.bits == element.bits and name != element.name:
+            yield OperandFault("codes of another format", f"decoded as {name}", other.values()[unsigned] * x.grid)
     if element.smallest_subnormal < element.smallest_normal:
         flushed = np.where(np.abs(x.elements) < element.smallest_normal, 0.0, x.elements)
         yield OperandFault("subnormals flushed", "subnormal codes count as 0", flushed * x.grid)

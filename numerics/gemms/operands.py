@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class GemmOperand:
     scale: NDArray[Any] | None = None
     outer: NDArray[np.float32] | None = None
 
-    @property
+    @cached_property
     def values(self) -> FloatArray:
         """What the operand is worth."""
         with np.errstate(invalid="ignore"):

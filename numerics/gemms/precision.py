@@ -8,20 +8,20 @@ the bias. It holds for every order of summation.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from narrowgauge.formats import get
 from narrowgauge.numerics._arrays import FloatArray
+from narrowgauge.numerics.check import sum_roundings
 from narrowgauge.numerics.gemms.cases import GemmCase
 from narrowgauge.numerics.gemms.operands import PLAIN_DTYPES
 from narrowgauge.numerics.statistics import accumulation_bound
 
 EXTRA_ROUNDINGS = 4
 ACCUMULATORS = ("float64", "float32", "float16", "bfloat16", "int32")
-OUT_DTYPES = ("float32", "bfloat16", "float16", "float64")
+OUT_DTYPES = (*PLAIN_DTYPES, "float64")
 
 
 def unit_roundoff(dtype: str) -> float:
@@ -78,8 +78,7 @@ class Arithmetic:
         """How many roundings a sum of K products takes at most."""
         if self.exact_sums:
             return EXTRA_ROUNDINGS
-        sums = k if self.chunk is None else min(k, self.chunk + math.ceil(k / self.chunk))
-        return sums + EXTRA_ROUNDINGS
+        return sum_roundings(k, self.chunk) + EXTRA_ROUNDINGS
 
     def bound(self, of: Product) -> FloatArray:
         """|result - expected| at most; infinite where n·u is so large that nothing can be said."""

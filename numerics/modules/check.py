@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from narrowgauge.numerics._arrays import FloatArray, as_float64
+from narrowgauge.numerics._arrays import FloatArray, as_float64, place
 from narrowgauge.numerics.check_report import CheckReport, Failure
+from narrowgauge.numerics.gemms.operands import PLAIN_DTYPES
 from narrowgauge.numerics.gemms.precision import unit_roundoff
 from narrowgauge.numerics.modules.diagnosis import OUT_OF_BOUND, diagnose
 from narrowgauge.numerics.modules.reference import GemmReference, gemm_reference
@@ -29,14 +31,14 @@ from narrowgauge.numerics.modules.run import (
     run,
     state_bytes,
 )
-from narrowgauge.numerics.modules.slots import GEMMS, SlotOperand, Slots, operands, resolve_slots, slot_operand
+from narrowgauge.numerics.modules.slots import GEMMS, Slots, operands, resolve_slots, slot_operand
 from narrowgauge.numerics.modules.unbiased import check_unbiased
 from narrowgauge.numerics.statistics import accumulation_bound
 
 RESULTS = {"fprop": ("forward", "y"), "dgrad": ("input gradient", "grad_x"), "wgrad": ("weight gradient", "grad_w")}
 CHECKS = ("call", "forward", "input gradient", "weight gradient", "bias gradient", "dtypes and shapes", "determinism",
           "not finite", "state unchanged", "unbiased")  # fmt: skip
-SUPPORTED = ("float32", "bfloat16", "float16")
+SUPPORTED = tuple(PLAIN_DTYPES)
 
 
 def check_module(
@@ -165,12 +167,9 @@ class _Check:
                 continue
             added = bias.astype(np.float64) if gemm == "fprop" and bias is not None else None
             high = any(self.slots[slot] is None for slot in GEMMS[gemm])
-
-            def reference(
-                a: SlotOperand, b: SlotOperand, high: bool = high, added: FloatArray | None = added
-            ) -> GemmReference:
-                return gemm_reference(a, b, case.dtype, self.accumulate, high, added)
-
+            reference = partial(
+                gemm_reference, dtype=case.dtype, accumulate=self.accumulate, high_precision=high, bias=added
+            )
             first, second = (slot_operand(matrices[slot], self.slots[slot]) for slot in GEMMS[gemm])
             right = reference(first, second)
             if actual.shape != right.mean.shape:
@@ -225,10 +224,9 @@ def _same(first: ModuleResult, second: ModuleResult) -> bool:
 def _describe(gemm: str, actual: FloatArray, right: GemmReference, bad: NDArray[np.bool_]) -> str:
     with np.errstate(all="ignore"):
         severity = np.where(bad, np.nan_to_num(np.abs(actual - right.centre) / right.reach, nan=np.inf), -1.0)
-    at = np.unravel_index(int(np.argmax(severity)), severity.shape)
-    place = tuple(int(i) for i in at)
+    at = place(int(np.argmax(severity)), severity.shape)
     times = severity[at] if math.isfinite(severity[at]) else math.inf
     return (
-        f"{gemm}: {int(bad.sum())} of {bad.size} elements are wrong, worst at {place}: got {actual[at]:.9g}, expected "
+        f"{gemm}: {int(bad.sum())} of {bad.size} elements are wrong, worst at {at}: got {actual[at]:.9g}, expected "
         f"{right.centre[at]:.9g}, {times:.4g} x the bound {right.reach[at]:.3g}"
     )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from narrowgauge.numerics._arrays import FloatArray, as_float64
+from narrowgauge.numerics.gemms.precision import rounded
 
 Array = NDArray[np.floating]
 
@@ -63,10 +64,10 @@ def in_dtype(layer: Any, dtype: str) -> Any:
 
 
 def parameters(layer: Any) -> tuple[Array, Array | None]:
-    """Weight and bias as float32, or float64 of a float64 layer."""
+    """Weight and bias as float32, which holds every dtype that layers are checked in."""
     weight, bias = layer.weight, getattr(layer, "bias", None)
-    wide = "float64" if "float64" in str(weight.dtype) else "float32"
-    return as_float64(weight, "weight").astype(wide), None if bias is None else as_float64(bias, "bias").astype(wide)
+    held = None if bias is None else as_float64(bias, "bias").astype(np.float32)
+    return as_float64(weight, "weight").astype(np.float32), held
 
 
 def state_bytes(layer: Any) -> dict[str, bytes]:
@@ -135,7 +136,4 @@ def module_cases(k: int, n: int, dtypes: Sequence[str], inputs: Array | None, se
 
 def _held(x: NDArray[Any], dtype: str) -> NDArray[np.float32]:
     """`x` as float32, rounded to what `dtype` holds."""
-    from narrowgauge.numerics.gemms.precision import rounded
-
-    narrow = dtype if dtype in ("bfloat16", "float16") else "float32"
-    return np.asarray(rounded(np.asarray(x, dtype=np.float64), narrow), dtype=np.float32)
+    return np.asarray(rounded(np.asarray(x, dtype=np.float64), dtype), dtype=np.float32)

@@ -27,7 +27,7 @@ from narrowgauge.numerics._arrays import FloatArray
 from narrowgauge.numerics.gemms.operands import scale_factors
 
 GEMMS = {"fprop": ("x_fprop", "w_fprop"), "dgrad": ("g_dgrad", "w_dgrad"), "wgrad": ("g_wgrad", "x_wgrad")}
-SLOTS = ("x_fprop", "w_fprop", "g_dgrad", "w_dgrad", "g_wgrad", "x_wgrad")
+SLOTS = tuple(slot for pair in GEMMS.values() for slot in pair)
 
 Slots = Mapping[str, Scheme | None]
 
@@ -105,6 +105,11 @@ def slot_operand(x: NDArray[np.floating], scheme: Scheme | None) -> SlotOperand:
     down, up = np.minimum(down, up), np.maximum(down, up)
     mean = down + share * (up - down)
     return SlotOperand(down * grid, up * grid, mean * grid, share * (1.0 - share) * ((up - down) * grid) ** 2)
+
+
+def stochastic_slots(gemm: str, slots: Slots) -> dict[str, Scheme]:
+    """The operands of a product that are rounded stochastically, and their schemes."""
+    return {slot: scheme for slot in GEMMS[gemm] if (scheme := slots[slot]) is not None and scheme.stochastic}
 
 
 def operands(x: NDArray[np.floating], w: NDArray[np.floating], g: NDArray[np.floating]) -> dict[str, Any]:

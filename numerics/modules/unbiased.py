@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from narrowgauge.numerics._arrays import FloatArray
+from narrowgauge.numerics._arrays import FloatArray, place
 from narrowgauge.numerics.check_report import Failure
 from narrowgauge.numerics.modules.reference import GemmReference, gemm_reference, projected_variance
 from narrowgauge.numerics.modules.run import ModuleCase, parameters, run
-from narrowgauge.numerics.modules.slots import GEMMS, SlotOperand, Slots, operands, slot_operand
+from narrowgauge.numerics.modules.slots import GEMMS, Slots, operands, slot_operand, stochastic_slots
 from narrowgauge.numerics.statistics import Z_LIMIT, z_limit, z_scores
 
 TOKENS = 33
@@ -37,7 +38,7 @@ def check_unbiased(
     measured: dict[str, float] = {}
     for gemm, field in FIELDS.items():
         drawn = [getattr(result, field) for result in results]
-        if not any(slots[s] is not None and slots[s].stochastic for s in GEMMS[gemm]) or drawn[0] is None:  # type: ignore[union-attr]
+        if not stochastic_slots(gemm, slots) or drawn[0] is None:
             continue
         added = bias.astype(np.float64) if gemm == "fprop" and bias is not None else None
         check = _Mean(gemm, slots, matrices, np.stack(drawn), added, accumulate)
@@ -53,16 +54,14 @@ class _Mean:
         self, gemm: str, slots: Slots, matrices: dict[str, NDArray[Any]], drawn: FloatArray, bias: FloatArray | None,
         accumulate: float,
     ) -> None:  # fmt: skip
-        self.gemm, self.slots, self.matrices, self.bias, self.accumulate = gemm, slots, matrices, bias, accumulate
+        self.gemm, self.matrices, self.random_slots = gemm, matrices, stochastic_slots(gemm, slots)
+        high = any(slots[slot] is None for slot in GEMMS[gemm])
+        self.reference = partial(gemm_reference, dtype="float32", accumulate=accumulate, high_precision=high, bias=bias)
         self.count = drawn.shape[0]
         self.mean, self.spread = drawn.mean(axis=0), drawn.var(axis=0, ddof=1)
         self.pair = [slot_operand(matrices[slot], slots[slot]) for slot in GEMMS[gemm]]
         self.right = self.reference(*self.pair)
         self.measurements: dict[str, float] = {}
-
-    def reference(self, a: SlotOperand, b: SlotOperand) -> GemmReference:
-        high = any(self.slots[slot] is None for slot in GEMMS[self.gemm])
-        return gemm_reference(a, b, "float32", self.accumulate, high, self.bias)
 
     def failures(self) -> list[Failure]:
         if not self.right.random:
@@ -79,18 +78,10 @@ class _Mean:
             return [self._biased(scores, projected)]
         return self._variance()
 
-    @property
-    def random_slots(self) -> list[str]:
-        """The slots of this product that are stochastic."""
-        return [slot for slot in GEMMS[self.gemm] if (scheme := self.slots[slot]) is not None and scheme.stochastic]
-
     def _nearest(self) -> str | None:
         """The kind of fault, if the mean is that of operands of which one or both are rounded to nearest."""
         nearest = list(self.pair)
-        for slot in self.random_slots:
-            scheme = self.slots[slot]
-            if scheme is None:
-                continue
+        for slot, scheme in self.random_slots.items():
             index = GEMMS[self.gemm].index(slot)
             nearest[index] = slot_operand(self.matrices[slot], replace(scheme, stochastic=False))
             pair = list(self.pair)
@@ -113,11 +104,11 @@ class _Mean:
 
     def _biased(self, scores: FloatArray, projected: dict[str, tuple[float, float]]) -> Failure:
         kind = self._nearest() or "biased stochastic rounding"
-        at = np.unravel_index(int(np.argmax(scores)), scores.shape)
+        at = place(int(np.argmax(scores)), scores.shape)
         gain, gain_z = projected["gain"]
         detail = (
             f"the mean over {self.count} calls is off by {scores[at]:.1f} standard deviations at "
-            f"{tuple(int(i) for i in at)} (limit {z_limit(scores.size):.1f}): got {self.mean[at]:.9g}, expected "
+            f"{at} (limit {z_limit(scores.size):.1f}): got {self.mean[at]:.9g}, expected "
             f"{self.right.mean[at]:.9g}; gain {gain:.6g} ({gain_z:.1f} standard deviations from 1)"
         )
         return self._failure(kind, f"{detail}; stochastic are {' and '.join(self.random_slots)}")

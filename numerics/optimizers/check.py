@@ -67,7 +67,8 @@ def check_optimizer(
     Returns a report. ValueError and TypeError for a codec of neither form and for unknown names in `limits` and `skip`.
     """
     chosen = resolve_codec(codec)
-    length, must = _checked(chosen, group, tuple(must_track_beta2), tracking_steps, skip)
+    must = tuple(must_track_beta2)
+    length = _checked_group(chosen, group, must, tracking_steps, skip)
     checks: list[str] = []
     failures: list[Failure] = []
     measurements: dict[str, float] = {}
@@ -89,10 +90,10 @@ def check_optimizer(
     return CheckReport(name, tuple(checks), tuple(failures), measurements)
 
 
-def _checked(
+def _checked_group(
     codec: object, group: int | None, must: tuple[float, ...], steps: Mapping[float, int], skip: Collection[str]
-) -> tuple[int, tuple[float, ...]]:
-    """(elements of a group, betas that must track); ValueError names what is accepted."""
+) -> int:
+    """Elements of a group, after a look at the other arguments; ValueError names what is accepted."""
     names = (*CONTRACT, *OTHER_CHECKS)
     if set(skip) - set(names):
         raise ValueError(f"skip: got {sorted(set(skip) - set(names))}, accepted: {', '.join(names)}")
@@ -103,7 +104,7 @@ def _checked(
     length = group if group is not None else int(getattr(codec, "group", DEFAULT_GROUP))
     if length < 1:
         raise ValueError(f"group: got {length}, accepted: a number of elements >= 1")
-    return length, must
+    return length
 
 
 class _Sizes(NamedTuple):

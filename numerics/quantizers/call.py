@@ -72,11 +72,15 @@ class Subject:
         finally:
             self.before = x
 
-    def observe(self, name: str, x: Matrix, *, dtype: str = "float32", seed: int = 0) -> Observation:
-        """Calls, judges and remembers."""
+    def look(self, name: str, x: Matrix, *, dtype: str = "float32", seed: int = 0) -> Observation:
+        """Calls and judges."""
         before = self.before
         reading = self.call(x, dtype=dtype, seed=seed)
-        seen = Observation(name, x, before, reading, judge(self.terms, x, reading, seed))
+        return Observation(name, x, before, reading, judge(self.terms, x, reading, seed))
+
+    def observe(self, name: str, x: Matrix, *, dtype: str = "float32", seed: int = 0) -> Observation:
+        """Calls, judges and remembers."""
+        seen = self.look(name, x, dtype=dtype, seed=seed)
         if not seen.verdict.ok or x.size <= self._room:
             self._room -= x.size if seen.verdict.ok else 0
             self.observations.append(seen)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from narrowgauge.formats import BlockFormat, Format, Scheme
 from narrowgauge.numerics.cases import Distribution, Float32Array, distribution, hard_cases
-from narrowgauge.numerics.quantizers.grid import levels, scale_factors
+from narrowgauge.numerics.quantizers.grid import is_two_level, levels, scale_factors
 
 Matrix = NDArray[np.floating]
 
@@ -98,7 +98,7 @@ def unit_anchor(scheme: Scheme) -> tuple[float, float]:
     largest = min(scheme.element.max, float(np.finfo(np.float32).max))
     if largest < scheme.element.max:
         largest = 2.0**100  # beyond float32; the scale is then the smallest there is
-    if isinstance(scheme.format, BlockFormat) and scheme.format.two_level:
+    if is_two_level(scheme):
         return largest, 1.0
     return largest, float(scale_factors(np.array([[largest]]), scheme)[0, 0])
 
@@ -148,11 +148,11 @@ def assembled(groups: Matrix, layout: tuple[int, int, int, int]) -> Matrix:
 
 
 def _anchored(probes: Matrix, scheme: Scheme, anchor: float) -> Matrix:
-    is_two_level = isinstance(scheme.format, BlockFormat) and scheme.format.two_level
+    with_outer = is_two_level(scheme)
     rows, cols = scheme.tile
     whole = rows is None and cols is None
     capacity = probes.size if whole else _group_size(scheme) - 1
-    groups = ceil(probes.size / capacity) + is_two_level
+    groups = ceil(probes.size / capacity) + with_outer
     layout = group_layout(scheme, groups, capacity + 1)
     tall, wide, height, width = layout
     count, size = tall * wide, height * width
@@ -162,12 +162,12 @@ def _anchored(probes: Matrix, scheme: Scheme, anchor: float) -> Matrix:
     signs = np.where((index % 2 == 1) & scheme.element.signed, -1.0, 1.0)
     free = np.ones((count, size), dtype=np.bool_)
     free[index, places] = False
-    if is_two_level:
+    if with_outer:
         free[0] = False
     flat = np.flatnonzero(free)[: probes.size]
     table.reshape(-1)[flat] = probes
     table[index, places] = anchor * signs
-    if is_two_level and isinstance(scheme.format, BlockFormat):
+    if with_outer and isinstance(scheme.format, BlockFormat):
         # Makes the tensor's own scale 1.
         table[0, places[0]] = scheme.format.outer_divisor
     return assembled(table, layout)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from narrowgauge.formats import BlockFormat, quantize_reference
 from narrowgauge.numerics._arrays import FloatArray
-from narrowgauge.numerics.quantizers.grid import per_element
+from narrowgauge.numerics.quantizers.grid import factors_of, per_element
 from narrowgauge.numerics.quantizers.nearest import judge_nearest
 from narrowgauge.numerics.quantizers.read import Reading
 from narrowgauge.numerics.quantizers.terms import BoolArray, Contract, Terms, Verdict
@@ -35,10 +35,8 @@ def _judge_bitwise(terms: Terms, x: NDArray[np.floating], reading: Reading, seed
     scheme = terms.scheme
     shape = (x.shape[0], x.shape[1])
     defined = quantize_reference(x, scheme, seed)
-    fmt = scheme.format
-    is_block = isinstance(fmt, BlockFormat)
-    scales = fmt.scales(defined.scale, defined.outer) if isinstance(fmt, BlockFormat) else defined.scale
-    tiles: NDArray[np.float32] = np.asarray(scales, dtype=np.float32).reshape(-1, scales.shape[-1])
+    values = defined.dequantize()
+    tiles = factors_of(defined)
     factors = per_element(tiles, scheme, shape)
     wrong_scales = np.zeros(tiles.shape, dtype=np.bool_)
     if reading.codes is not None:
@@ -46,18 +44,18 @@ def _judge_bitwise(terms: Terms, x: NDArray[np.floating], reading: Reading, seed
         is_wrong = (reading.codes.astype(np.int64) & unsigned) != (defined.codes.astype(np.int64) & unsigned)
     else:
         # Values are the float32 product, rounded once more where a narrower dtype came back.
-        product = defined.dequantize().astype(np.float32)
+        product = values.astype(np.float32)
         is_wrong = ~_equal(reading.values, product.astype(np.float64), reading.unit_roundoff)
     if reading.factors is not None:
         mine = reading.factors.astype(np.float32)
         wrong_scales = ~((mine == tiles) | (np.isnan(mine) & np.isnan(tiles)))
-    if reading.stored is not None and is_block and reading.stored.dtype.kind in "iu":
+    if reading.stored is not None and isinstance(scheme.format, BlockFormat) and reading.stored.dtype.kind in "iu":
         wrong_codes = reading.stored.reshape(defined.scale.shape) != defined.scale
         if wrong_scales.shape == wrong_codes.shape:
             wrong_scales |= wrong_codes
     everything = np.ones(shape, dtype=np.bool_)
     return Verdict(
-        defined.dequantize(),
+        values,
         factors,
         defined.codes,
         is_wrong,

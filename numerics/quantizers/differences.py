@@ -13,11 +13,10 @@ from narrowgauge.formats.scaling import ScaleRule
 from narrowgauge.numerics._arrays import FloatArray
 from narrowgauge.numerics.quantizers.battery import battery
 from narrowgauge.numerics.quantizers.explain import code_text, number, why
-from narrowgauge.numerics.quantizers.grid import neighbours, per_element, scale_factors
+from narrowgauge.numerics.quantizers.grid import element_factors, neighbours, per_element
 from narrowgauge.numerics.quantizers.implementations import Implementation, implementation
 from narrowgauge.numerics.quantizers.read import Reading, read
-
-BoolArray = NDArray[np.bool_]
+from narrowgauge.numerics.quantizers.terms import BoolArray
 
 CAUSES = (
     "NaN sign",
@@ -124,7 +123,7 @@ def diff(
         with np.errstate(all="ignore"):
             readings = [read(fn(x.copy()), spec, (x.shape[0], x.shape[1])) for fn in (first, second)]
             differs, compared = _differs(readings[0], readings[1])
-            causes = _causes(spec, x, readings[0], readings[1])
+            causes = _causes(spec, x, readings[0], readings[1]) if differs.any() else {}
         what = compared if compared == "values" else what
         total += x.size
         for cause, mask in causes.items():
@@ -175,7 +174,7 @@ def _causes(scheme: Scheme, x: NDArray[np.float32], first: Reading, second: Read
     if scheme.static is not None:
         factors = np.full(shape, float(np.float32(scheme.static)))
     else:
-        factors = per_element(scale_factors(wide, scheme), scheme, shape)
+        factors = element_factors(x, scheme)
     y = np.where(np.isfinite(wide) & np.isfinite(factors) & (factors != 0), wide / factors, 0.0)
     below, above = neighbours(y, element)
     units = [np.where(factors > 0, reading.values / factors, 0.0) for reading in (first, second)]
@@ -236,7 +235,7 @@ def _add(
     value = float(x[at])
     factor = scheme.static or float("nan")
     if scheme.static is None:
-        factor = float(per_element(scale_factors(x.astype(np.float64), scheme), scheme, (x.shape[0], x.shape[1]))[at])
+        factor = float(element_factors(x, scheme)[at])
     reason = why(value / factor, scheme.element, False) if np.isfinite(value) else "not a finite number"
     found[cause] = Difference(cause, count, value, shown[0], shown[1], reason)
 

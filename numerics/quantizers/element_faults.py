@@ -7,6 +7,7 @@ largest value."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -22,15 +23,14 @@ from narrowgauge.numerics.quantizers.models import (
     Setting,
     below_largest,
     below_top_binade,
-    half_way,
     limited,
     no_nan,
     overflowing,
     quantised,
-    right_factors,
     rounded,
     scaled_by,
     staged,
+    ties_up,
     to_bfloat16,
     to_float16,
     with_elements,
@@ -41,12 +41,8 @@ def _mode(rounding: Rounding) -> Elements:
     return lambda y, setting: rounded(y, setting, rounding)
 
 
-def _staged_input(setting: Setting) -> FloatArray | None:
-    return None if setting.terms.is_cast else quantised(replace(setting, x=to_bfloat16(setting.x)))
-
-
-def _staged_input_half(setting: Setting) -> FloatArray | None:
-    return None if setting.terms.is_cast else quantised(replace(setting, x=to_float16(setting.x)))
+def _staged_input(through: Callable[[FloatArray], FloatArray]) -> Model:
+    return lambda setting: None if setting.terms.is_cast else quantised(replace(setting, x=through(setting.x)))
 
 
 def _through_float32(setting: Setting) -> FloatArray | None:
@@ -103,7 +99,7 @@ def _sign_lost(setting: Setting) -> FloatArray | None:
 
 def _laundered(to_max: bool) -> Model:
     def model(setting: Setting) -> FloatArray:
-        factors = per_element(right_factors(setting), setting.scheme, setting.shape)
+        factors = per_element(setting.factors, setting.scheme, setting.shape)
         largest = np.where(np.signbit(setting.x), -1.0, 1.0) * setting.scheme.element.max * factors
         substitute = largest if to_max else np.zeros_like(factors)
         return np.where(np.isnan(setting.x), substitute, quantised(setting))
@@ -184,7 +180,7 @@ def _permuted(order: str) -> Model:
 def _nibbles_swapped(setting: Setting) -> FloatArray | None:
     if setting.scheme.element.bits != 4 or setting.shape[1] < 2:
         return None
-    factors = per_element(right_factors(setting), setting.scheme, setting.shape)
+    factors = per_element(setting.factors, setting.scheme, setting.shape)
     elements = rounded(scaled_by(setting, factors), setting)
     even = setting.shape[1] // 2 * 2
     swapped = elements.copy()
@@ -199,15 +195,15 @@ def _only_clipped(y: FloatArray, setting: Setting) -> FloatArray:
 ELEMENT_FAULTS: tuple[Fault, ...] = (
     Fault("ties away from zero instead of to even", with_elements(_mode(Rounding.NEAREST_AWAY))),
     Fault("ties toward zero instead of to even", with_elements(_mode(Rounding.NEAREST_ZERO))),
-    Fault("ties upwards (floor(y + 0.5)) instead of to even", with_elements(half_way(lambda y, a, b: y == y))),
+    Fault("ties upwards (floor(y + 0.5)) instead of to even", with_elements(ties_up)),
     Fault("ties to odd instead of to even", with_elements(_mode(Rounding.NEAREST_ODD))),
     Fault("truncation instead of rounding to nearest", with_elements(_mode(Rounding.TOWARD_ZERO))),
     Fault("rounding down (floor) instead of to nearest", with_elements(_mode(Rounding.DOWN))),
     Fault("rounding up (ceil) instead of to nearest", with_elements(_mode(Rounding.UP))),
     Fault("double rounding through bfloat16", with_elements(staged(to_bfloat16))),
-    Fault("double rounding through bfloat16", _staged_input),
+    Fault("double rounding through bfloat16", _staged_input(to_bfloat16)),
     Fault("double rounding through float16", with_elements(staged(to_float16))),
-    Fault("double rounding through float16", _staged_input_half),
+    Fault("double rounding through float16", _staged_input(to_float16)),
     Fault("double rounding of float64 through float32", _through_float32),
     Fault("missing saturation: overflow becomes NaN or infinity", overflowing(Overflow.NONSATURATING)),
     Fault("saturation where overflow should give infinity or NaN", overflowing(Overflow.SATURATE)),

@@ -80,7 +80,7 @@ def explain_element(terms: Terms, seen: Observation, at: tuple[int, int]) -> str
     x, factor = float(seen.x[at]), float(verdict.factors[at])
     expected = float(verdict.expected[at])
     with np.errstate(all="ignore"):
-        y = x / factor if factor not in (0.0,) and np.isfinite(factor) else x
+        y = x / factor if factor != 0 and np.isfinite(factor) else x
         unit = expected / factor if factor != 0 else 0.0
     if x == 0:
         unit = np.copysign(0.0, x)

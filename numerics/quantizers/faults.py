@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from narrowgauge.numerics._arrays import FloatArray
 from narrowgauge.numerics.quantizers.call import Observation
@@ -19,7 +18,7 @@ from narrowgauge.numerics.quantizers.element_faults import ELEMENT_FAULTS
 from narrowgauge.numerics.quantizers.grid import has_negative_zero, per_element
 from narrowgauge.numerics.quantizers.models import Fault, Setting, quantised
 from narrowgauge.numerics.quantizers.scale_faults import SCALE_FAULTS
-from narrowgauge.numerics.quantizers.terms import SCALE_TOLERANCE, Terms
+from narrowgauge.numerics.quantizers.terms import SCALE_TOLERANCE, BoolArray, Terms
 
 FAULTS: tuple[Fault, ...] = (*ELEMENT_FAULTS, *SCALE_FAULTS)
 """In order of preference where several explain the same."""
@@ -27,8 +26,6 @@ FAILED_ELEMENTS, PASSED_ELEMENTS = 20_000, 5_000
 """How much of the failed and of the passed calls is modelled."""
 ENOUGH = 0.5
 """Share of the wrong outputs that an explanation has to reproduce."""
-
-BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from narrowgauge.numerics.cases import Distribution, distribution
 from narrowgauge.numerics.check_report import Failure
 from narrowgauge.numerics.quantizers.call import CallFailed, Matrix, Observation, Subject
 from narrowgauge.numerics.quantizers.cases import arranged
-from narrowgauge.numerics.quantizers.contract import judge
 from narrowgauge.numerics.quantizers.explain import explain, matrix_text
 from narrowgauge.numerics.quantizers.faults import Diagnosis
 from narrowgauge.numerics.quantizers.grid import levels
@@ -90,12 +89,10 @@ def _smaller(subject: Subject, seen: Observation, dtype: str) -> Observation:
     wanted = symptoms(seen)
 
     def look(x: Matrix) -> Observation | None:
-        before = subject.before
         try:
-            reading = subject.call(x, dtype=dtype)
+            return subject.look(seen.property, x, dtype=dtype)
         except CallFailed:
             return None
-        return Observation(seen.property, x, before, reading, judge(subject.terms, x, reading, 0))
 
     def fails(x: Matrix) -> bool:
         found = look(_as_held(x, dtype))

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from narrowgauge.formats import BlockFormat, FloatFormat, Format, IntFormat, Overflow, Rounding, Scheme
-from narrowgauge.formats.quantizer import quantize_reference
+from narrowgauge.formats.quantizer import Quantized, quantize_reference
 from narrowgauge.formats.rounding import Subnormals
 from narrowgauge.formats.scaling import scale_from_amax
-from narrowgauge.formats.tiles import spread, tile_max
+from narrowgauge.formats.tiles import spread, tile_count, tile_max
 from narrowgauge.numerics._arrays import FloatArray
 
 MOST_LEVEL_BITS = 16
 """Formats up to this width are handled by the list of their values."""
+
+T = TypeVar("T", bound=np.generic)
 
 
 @lru_cache(maxsize=64)
@@ -56,6 +59,11 @@ def neighbours(y: FloatArray, element: Format) -> tuple[FloatArray, FloatArray]:
     return below, table[np.searchsorted(table, inside, side="left")]
 
 
+def is_two_level(scheme: Scheme) -> bool:
+    """Whether the whole tensor has a scale besides those of the blocks."""
+    return isinstance(scheme.format, BlockFormat) and scheme.format.two_level
+
+
 def has_negative_zero(element: Format) -> bool:
     """Whether -0.0 has a code of its own."""
     return isinstance(element, FloatFormat) and element.has_negative_zero
@@ -88,10 +96,26 @@ def scale_factors(matrix: FloatArray, scheme: Scheme) -> NDArray[np.float32]:
     groups with a NaN or an infinity. matrix: float64 [rows, cols]."""
     fmt = scheme.format
     if scheme.rule.searches or (isinstance(fmt, BlockFormat) and fmt.micro_size):
-        found = quantize_reference(matrix.astype(np.float32), replace(scheme, stochastic=False))
-        scale = fmt.scales(found.scale, found.outer) if isinstance(fmt, BlockFormat) else found.scale
-        return np.asarray(scale.reshape(-1, scale.shape[-1]), dtype=np.float32)
+        return factors_of(quantize_reference(matrix.astype(np.float32), replace(scheme, stochastic=False)))
     return factors_of_amax(tile_amax(matrix, scheme), scheme)
+
+
+def factors_of(found: Quantized) -> NDArray[np.float32]:
+    """The factors [factor tiles down, across] of what the reference quantizer gave."""
+    fmt = found.scheme.format
+    scale = fmt.scales(found.scale, found.outer) if isinstance(fmt, BlockFormat) else found.scale
+    return np.asarray(scale.reshape(-1, scale.shape[-1]), dtype=np.float32)
+
+
+def static_factors(static: float, scheme: Scheme, shape: tuple[int, int]) -> FloatArray:
+    """The factors of a matrix of this shape under a given scale."""
+    rows, cols = (tile_count(n, side) for n, side in zip(shape, scheme.tile, strict=True))
+    return np.full((rows, cols), float(np.float32(static)))
+
+
+def element_factors(x: NDArray[np.floating], scheme: Scheme) -> FloatArray:
+    """The `scale_factors` of x [rows, cols], one per element."""
+    return per_element(scale_factors(x.astype(np.float64), scheme), scheme, (x.shape[0], x.shape[1]))
 
 
 def factors_of_amax(amax: NDArray[np.float32], scheme: Scheme) -> NDArray[np.float32]:
@@ -111,7 +135,7 @@ def per_element(factors: NDArray[np.floating], scheme: Scheme, shape: tuple[int,
     return spread(factors.astype(np.float64), scheme.factor_tile, shape)
 
 
-def per_group(values: NDArray[np.generic], scheme: Scheme, shape: tuple[int, int]) -> NDArray[np.generic]:
+def per_group(values: NDArray[T], scheme: Scheme, shape: tuple[int, int]) -> NDArray[T]:
     """One value per group repeated to one per element."""
     return spread(values, scheme.tile, shape)
 

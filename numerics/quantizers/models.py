@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from narrowgauge.formats import BlockFormat, Overflow, Rounding, Scheme
+from narrowgauge.formats import Overflow, Rounding, Scheme, get
 from narrowgauge.formats.tiles import spread, tile_max, tile_sides
 from narrowgauge.numerics._arrays import FloatArray
 from narrowgauge.numerics.quantizers.grid import (
@@ -19,6 +20,8 @@ from narrowgauge.numerics.quantizers.grid import (
     per_element,
     round_elements,
     scale_factors,
+    static_factors,
+    tile_amax,
 )
 from narrowgauge.numerics.quantizers.terms import Terms
 
@@ -41,6 +44,24 @@ class Setting:
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.x.shape[0], self.x.shape[1]
+
+    @cached_property
+    def finite(self) -> FloatArray:
+        """x with zeros for NaN and infinities."""
+        return np.where(np.isfinite(self.x), self.x, 0.0)
+
+    @cached_property
+    def amax(self) -> NDArray[np.float32]:
+        """Largest finite magnitude of each group."""
+        return tile_amax(self.finite, self.scheme)
+
+    @cached_property
+    def factors(self) -> FloatArray:
+        """The right factors, of the finite elements alone; [factor tiles]. Kept, since every model asks for them."""
+        static = self.scheme.static
+        if static is not None:
+            return static_factors(static, self.scheme, self.shape)
+        return scale_factors(self.finite, self.scheme).astype(np.float64)
 
 
 Elements: TypeAlias = Callable[[FloatArray, Setting], FloatArray]
@@ -66,19 +87,6 @@ def rounded(y: FloatArray, setting: Setting, rounding: Rounding | None = None) -
     """Element values in the right rounding, or in the mode given; NaN stays."""
     elements = round_elements(no_nan(y), setting.scheme, setting.terms.overflow, rounding)
     return np.where(np.isnan(y), np.nan, elements)
-
-
-def finite_amax(x: FloatArray, setting: Setting) -> NDArray[np.float32]:
-    """Largest finite magnitude of each group."""
-    return tile_max(np.where(np.isfinite(x), np.abs(x), 0.0), setting.scheme.tile).astype(np.float32)
-
-
-def right_factors(setting: Setting) -> FloatArray:
-    """Factors by the rule, of the finite elements alone; [factor tiles]."""
-    static = setting.scheme.static
-    if static is not None:
-        return np.full(finite_amax(setting.x, setting).shape, float(np.float32(static)))
-    return scale_factors(np.where(np.isfinite(setting.x), setting.x, 0.0), setting.scheme).astype(np.float64)
 
 
 def is_dynamic(setting: Setting) -> bool:
@@ -107,7 +115,7 @@ def quantised(
     """Values of a quantizer that uses these factors of each element (default: the right ones) for scaling, and `back`
     (default: the same) for scaling back."""
     if factors is None:
-        factors = per_element(right_factors(setting), setting.scheme, setting.shape)
+        factors = per_element(setting.factors, setting.scheme, setting.shape)
     result = elements(scaled_by(setting, factors), setting)
     return result * (factors if back is None else back)
 
@@ -142,16 +150,12 @@ def with_amax(amax: Callable[[Setting], FloatArray | None]) -> Model:
     return with_tiles(tiles)
 
 
-def half_way(choose: Callable[[FloatArray, FloatArray, FloatArray], NDArray[np.bool_]]) -> Elements:
-    """Nearest rounding with a tie rule: choose(y, below, above) says where a tie goes to `above`."""
-
-    def elements(y: FloatArray, setting: Setting) -> FloatArray:
-        clean = no_nan(y)
-        below, above = neighbours(clean, setting.scheme.element)
-        is_tie = (clean - below == above - clean) & (below != above)
-        return np.where(is_tie, np.where(choose(clean, below, above), above, below), rounded(y, setting))
-
-    return elements
+def ties_up(y: FloatArray, setting: Setting) -> FloatArray:
+    """Nearest rounding, ties to the larger value."""
+    clean = no_nan(y)
+    below, above = neighbours(clean, setting.scheme.element)
+    is_tie = (clean - below == above - clean) & (below != above)
+    return np.where(is_tie, above, rounded(y, setting))
 
 
 def staged(through: Callable[[FloatArray], FloatArray]) -> Elements:
@@ -168,11 +172,7 @@ def to_float16(y: FloatArray) -> FloatArray:
 def to_bfloat16(y: FloatArray) -> FloatArray:
     """float64 → float32 → bfloat16, to nearest even, as hardware that starts from float32."""
     with np.errstate(over="ignore", invalid="ignore"):
-        bits = np.ascontiguousarray(y.astype(np.float32)).view(np.uint32).astype(np.uint64)
-    even = (bits >> np.uint64(16)) & np.uint64(1)
-    moved = ((bits + np.uint64(0x7FFF) + even) >> np.uint64(16)) << np.uint64(16)
-    result = moved.astype(np.uint32).view(np.float32).astype(np.float64)
-    return np.where(np.isnan(y), np.nan, result)
+        return get("bf16").round(y.astype(np.float32), overflow=Overflow.NONSATURATING)
 
 
 def limited(limit: Callable[[Setting], float | None]) -> Model:
@@ -213,7 +213,7 @@ def other_tile(setting: Setting, tile: tuple[int | None, int | None]) -> FloatAr
     scheme = setting.scheme
     if not is_dynamic(setting) or tile == scheme.tile:
         return None
-    amax = tile_max(np.where(np.isfinite(setting.x), np.abs(setting.x), 0.0), tile).astype(np.float32)
+    amax = tile_max(np.abs(setting.finite), tile).astype(np.float32)
     factors = factors_of_amax(amax, scheme).astype(np.float64)
     return quantised(setting, factors=spread(factors, tile, setting.shape))
 
@@ -225,11 +225,6 @@ def grouped(x: FloatArray, tile: tuple[int | None, int | None], fill: float) -> 
     padded = np.full((tall * height, wide * width), fill)
     padded[: x.shape[0], : x.shape[1]] = x
     return padded.reshape(tall, height, wide, width).transpose(0, 2, 1, 3)
-
-
-def without_block_scale(scheme: Scheme) -> bool:
-    """Whether scales are float32 numbers, free of a narrow format of their own."""
-    return not isinstance(scheme.format, BlockFormat)
 
 
 def overflowing(overflow: Overflow) -> Model:

@@ -9,11 +9,13 @@ from narrowgauge.numerics._arrays import FloatArray
 from narrowgauge.numerics.quantizers.grid import (
     any_in_group,
     has_negative_zero,
+    is_two_level,
     neighbours,
     per_element,
     per_group,
     round_elements,
     scale_factors,
+    static_factors,
     tile_amax,
 )
 from narrowgauge.numerics.quantizers.read import Reading
@@ -32,7 +34,7 @@ def judge_nearest(terms: Terms, x: FloatArray, reading: Reading, is_wide: bool) 
     """The verdict on what came back for x [rows, cols]; is_wide: the function saw it as float64."""
     scheme = terms.scheme
     shape = (x.shape[0], x.shape[1])
-    nonfinite_group = np.asarray(per_group(any_in_group(~np.isfinite(x), scheme), scheme, shape), dtype=np.bool_)
+    nonfinite_group = per_group(any_in_group(~np.isfinite(x), scheme), scheme, shape)
     defined = _defined_factors(terms, x)
     # A scale that is no number counts as wrong below; the elements are held to the one that it should be.
     tiles = defined if reading.factors is None else np.where(np.isfinite(reading.factors), reading.factors, defined)
@@ -50,7 +52,7 @@ def judge_nearest(terms: Terms, x: FloatArray, reading: Reading, is_wide: bool) 
         matches |= _matches(reading, candidate, factors, exact)
     if tiny.any():
         matches |= tiny & _is_between(reading, candidates, factors)
-    if reading.factors is None and _is_two_level(scheme):
+    if reading.factors is None and is_two_level(scheme):
         matches |= _matches_other_scale(reading, x, terms, defined)
     matches &= _zero_sign_is_right(reading, x, candidates[0], scheme)
     # An infinity in a cast is beyond the range like any other; NaN and what shares a group with either have rules.
@@ -61,7 +63,7 @@ def judge_nearest(terms: Terms, x: FloatArray, reading: Reading, is_wide: bool) 
     special, is_special = _special_values(terms, x)
     expected = np.where(is_special, special, expected)
     matches = np.where(is_special, _special_matches(reading, special, factors, terms), matches)
-    all_nan = np.asarray(per_group(~any_in_group(~np.isnan(reading.values), scheme), scheme, shape), dtype=np.bool_)
+    all_nan = per_group(~any_in_group(~np.isnan(reading.values), scheme), scheme, shape)
     matches |= all_nan & nonfinite_group
     wrong_scales = _wrong_scales(terms, x, reading, defined)
     return Verdict(
@@ -71,8 +73,7 @@ def judge_nearest(terms: Terms, x: FloatArray, reading: Reading, is_wide: bool) 
 
 def _defined_factors(terms: Terms, x: FloatArray) -> FloatArray:
     if terms.scheme.static is not None:
-        tiles = tile_amax(np.zeros_like(x), terms.scheme)
-        return np.full(tiles.shape, float(np.float32(terms.scheme.static)))
+        return static_factors(terms.scheme.static, terms.scheme, (x.shape[0], x.shape[1]))
     return scale_factors(x, terms.scheme).astype(np.float64)
 
 
@@ -81,11 +82,11 @@ def _is_exact(factors: FloatArray, reading: Reading, terms: Terms) -> BoolArray:
     mantissa, exponent = np.frexp(factors)
     exact: BoolArray = (mantissa == 0.5) & (np.abs(exponent) <= 126)
     scheme = terms.scheme
-    if reading.factors is not None or terms.is_cast or (scheme.rule.power_of_two and not _is_two_level(scheme)):
+    if reading.factors is not None or terms.is_cast or (scheme.rule.power_of_two and not is_two_level(scheme)):
         return exact
     # An assumed scale amax / M may be another by a rounding (amax · (1 / M)); the largest element shows it.
     shape = (factors.shape[0], factors.shape[1])
-    largest = np.asarray(per_group(tile_amax(reading.values, scheme), scheme, shape)).astype(np.float64)
+    largest = per_group(tile_amax(reading.values, scheme), scheme, shape).astype(np.float64)
     return exact & (largest == scheme.element.max * factors)
 
 
@@ -173,7 +174,7 @@ def _is_free(terms: Terms, x: FloatArray, reading: Reading) -> BoolArray:
         free |= np.isnan(x)
     if reading.factors is None and not terms.is_cast:
         tiny = tile_amax(x, terms.scheme) < terms.smallest_amax
-        spread_tiny = np.asarray(per_group(tiny, terms.scheme, (x.shape[0], x.shape[1])), dtype=np.bool_)
+        spread_tiny = per_group(tiny, terms.scheme, (x.shape[0], x.shape[1]))
         free |= spread_tiny & (x != 0) & np.isfinite(reading.values)
     return free
 
@@ -188,16 +189,12 @@ def _wrong_scales(terms: Terms, x: FloatArray, reading: Reading, defined: FloatA
     amax = tile_amax(x, scheme).astype(np.float64)
     if amax.shape != defined.shape:  # pairs: only finite groups' factors are known to be right or wrong
         return np.asarray(np.isfinite(defined) & (mine != defined) & (reading.stored is not None))
-    exact = scheme.rule.power_of_two and not _is_two_level(scheme)
+    exact = scheme.rule.power_of_two and not is_two_level(scheme)
     right = mine == defined if exact else np.abs(mine - defined) <= np.abs(defined) * SCALE_TOLERANCE
-    if _is_two_level(scheme):
+    if is_two_level(scheme):
         right |= _other_block_scale(scheme, amax, mine, defined)
     free = ~np.isfinite(amax) | (amax < terms.smallest_amax)
     return np.where(free, (amax == 0) & ~np.isfinite(mine), ~right)
-
-
-def _is_two_level(scheme: Scheme) -> bool:
-    return isinstance(scheme.format, BlockFormat) and scheme.format.two_level
 
 
 def _matches_other_scale(reading: Reading, x: FloatArray, terms: Terms, defined: FloatArray) -> BoolArray:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from narrowgauge.formats import BlockFormat, IntFormat, Scheme
 from narrowgauge.formats.tiles import rows_cols, tile_count
 from narrowgauge.numerics._arrays import FloatArray, is_tensor
-from narrowgauge.numerics.quantizers.grid import per_element, tile_amax
+from narrowgauge.numerics.quantizers.grid import per_element, static_factors
 
 NativeArray: TypeAlias = NDArray[Any]
 
@@ -77,10 +77,15 @@ def dtype_name(x: Any) -> str:
 def code_bits(x: Any, scheme: Scheme) -> NativeArray | None:
     """Integer codes of `x`: an integer array, or the bits of a one-byte float of the element's own type; else None."""
     name = dtype_name(x)
-    if "int" in name and name.startswith(("int", "uint")):
+    if name.startswith(("int", "uint")):
         return native_array(x, "codes")
     if not name.endswith(f"_{scheme.element.name}"):
         return None
+    return _bytes(x)
+
+
+def _bytes(x: Any) -> NativeArray:
+    """The bits of one-byte floats."""
     if is_tensor(x):
         import torch
 
@@ -140,7 +145,7 @@ def _static_codes(result: Any, scheme: Scheme, matrix: tuple[int, int]) -> Readi
         raise TypeError(f"result: got bare codes for {scheme}, accepted: {ACCEPTED}")
     bits = code_bits(result, scheme)
     elements = _elements(result, bits, scheme).reshape(matrix)
-    factors = np.full_like(tile_amax(np.zeros(matrix), scheme), scheme.static).astype(np.float64)
+    factors = static_factors(scheme.static, scheme, matrix)
     codes = None if bits is None else bits.reshape(matrix)
     return Reading(elements * float(np.float32(scheme.static)), elements, codes, factors)
 
@@ -156,11 +161,7 @@ def _elements(codes: Any, bits: NativeArray | None, scheme: Scheme) -> FloatArra
 def _stored(scale: Any, scheme: Scheme) -> NativeArray:
     """The scales as returned; those of a block format as codes where they come in the scale's own float type."""
     if isinstance(scheme.format, BlockFormat) and dtype_name(scale).endswith(f"_{scheme.format.scale_format.name}"):
-        if is_tensor(scale):
-            import torch
-
-            return np.asarray(scale.detach().cpu().contiguous().view(torch.uint8).numpy())
-        return np.ascontiguousarray(scale).view(np.uint8)
+        return _bytes(scale)
     return native_array(scale, "scale")
 
 

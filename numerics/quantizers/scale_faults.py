@@ -6,6 +6,7 @@ by zero."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,35 +15,32 @@ from narrowgauge.formats import BlockFormat, Scheme
 from narrowgauge.formats.scaling import ScaleRule
 from narrowgauge.formats.tiles import tile_max
 from narrowgauge.numerics._arrays import FloatArray
-from narrowgauge.numerics.quantizers.grid import factors_of_amax, per_element, per_group
+from narrowgauge.numerics.quantizers.grid import factors_of_amax, is_two_level, per_element, per_group
 from narrowgauge.numerics.quantizers.models import (
     Fault,
     Model,
     Setting,
     below_top_binade,
-    finite_amax,
     grouped,
     is_dynamic,
     other_tile,
     quantised,
-    right_factors,
     to_bfloat16,
     to_float16,
     with_amax,
     with_tiles,
-    without_block_scale,
 )
 
 
 def _factor(multiple: float) -> Model:
-    return with_tiles(lambda setting: right_factors(setting) * multiple)
+    return with_tiles(lambda setting: setting.factors * multiple)
 
 
 def _log2_in_float32(setting: Setting) -> FloatArray | None:
     scheme = setting.scheme
-    if not scheme.rule.power_of_two or (isinstance(scheme.format, BlockFormat) and scheme.format.two_level):
+    if not scheme.rule.power_of_two or is_two_level(scheme):
         return None
-    amax = finite_amax(setting.x, setting)
+    amax = setting.amax
     safe = np.where(amax > 0, amax, np.float32(1))
     emax = np.frexp(scheme.element.max)[1] - 1
     if scheme.rule is ScaleRule.FLOOR:
@@ -53,7 +51,7 @@ def _log2_in_float32(setting: Setting) -> FloatArray | None:
         exponent = np.ceil(np.log2(safe / np.float32(scheme.element.max)))
     else:
         return None
-    right = right_factors(setting)
+    right = setting.factors
     return np.where(amax > 0, np.exp2(np.clip(exponent, -127, 127).astype(np.float64)), right)
 
 
@@ -66,7 +64,7 @@ def _other_rule(rule: ScaleRule) -> Model:
             other = replace(scheme, rule=rule)
         except ValueError:  # a rule that the element or the block format cannot have
             return None
-        return factors_of_amax(finite_amax(setting.x, setting), other).astype(np.float64)
+        return factors_of_amax(setting.amax, other).astype(np.float64)
 
     return with_tiles(tiles)
 
@@ -75,45 +73,41 @@ def _nearest_exponent(setting: Setting) -> FloatArray | None:
     scheme = setting.scheme
     if not scheme.rule.power_of_two:
         return None
-    amax = finite_amax(setting.x, setting).astype(np.float64)
+    amax = setting.amax.astype(np.float64)
     exponent = np.rint(np.log2(np.where(amax > 0, amax, 1.0) / scheme.element.max))
-    return np.where(amax > 0, np.exp2(exponent), right_factors(setting))
+    return np.where(amax > 0, np.exp2(exponent), setting.factors)
 
 
-def _neighbour(step: int, axis: int) -> Model:
+def _neighbour(step: int, axis: int, *, back_only: bool = False) -> Model:
     def tiles(setting: Setting) -> FloatArray | None:
-        right = right_factors(setting)
+        right = setting.factors
         return np.roll(right, step, axis=axis) if right.shape[axis] > 1 else None
 
-    return with_tiles(tiles)
-
-
-def _neighbour_back(step: int, axis: int) -> Model:
-    def tiles(setting: Setting) -> FloatArray | None:
-        right = right_factors(setting)
-        return np.roll(right, step, axis=axis) if right.shape[axis] > 1 else None
-
-    return with_tiles(tiles, back_only=True)
+    return with_tiles(tiles, back_only=back_only)
 
 
 def _signed_amax(setting: Setting) -> FloatArray:
     """Of the plain maximum; a group without positive numbers gets that negative number's magnitude or nothing."""
-    return tile_max(np.where(np.isfinite(setting.x), setting.x, 0.0), setting.scheme.tile)
+    return tile_max(setting.finite, setting.scheme.tile)
 
 
 def _signed_amax_negative(setting: Setting) -> FloatArray | None:
     if isinstance(setting.scheme.format, BlockFormat) or not is_dynamic(setting):
         return None
-    finite = np.where(np.isfinite(setting.x), setting.x, 0.0)
-    largest = grouped(finite, setting.scheme.tile, -np.inf).max(axis=(2, 3))
+    largest = grouped(setting.finite, setting.scheme.tile, -np.inf).max(axis=(2, 3))
     factors = np.where(largest == 0, 1.0, largest / setting.scheme.element.max)
     return quantised(setting, factors=per_element(factors, setting.scheme, setting.shape))
 
 
+def _magnitudes(setting: Setting) -> FloatArray:
+    """[tiles down, tiles across, elements] of the finite elements; zeros for the others and where groups end early."""
+    groups = grouped(np.abs(setting.finite), setting.scheme.tile, 0.0)
+    return groups.reshape(*groups.shape[:2], -1)
+
+
 def _first_elements(count: int | None) -> Model:
     def amax(setting: Setting) -> FloatArray | None:
-        groups = grouped(np.where(np.isfinite(setting.x), np.abs(setting.x), 0.0), setting.scheme.tile, 0.0)
-        flat = groups.reshape(*groups.shape[:2], -1)
+        flat = _magnitudes(setting)
         size = flat.shape[-1]
         kept = size - 1 if count is None else count
         return flat[..., :kept].max(axis=-1) if 1 <= kept < size else None
@@ -122,8 +116,7 @@ def _first_elements(count: int | None) -> Model:
 
 
 def _first_half(setting: Setting) -> FloatArray | None:
-    groups = grouped(np.where(np.isfinite(setting.x), np.abs(setting.x), 0.0), setting.scheme.tile, 0.0)
-    flat = groups.reshape(*groups.shape[:2], -1)
+    flat = _magnitudes(setting)
     return flat[..., : flat.shape[-1] // 2].max(axis=-1) if flat.shape[-1] > 1 else None
 
 
@@ -131,7 +124,7 @@ def _mean_magnitude(setting: Setting) -> FloatArray:
     finite = np.isfinite(setting.x)
     total, count = (
         grouped(part, setting.scheme.tile, 0.0).sum(axis=(2, 3))
-        for part in (np.where(finite, np.abs(setting.x), 0.0), finite.astype(np.float64))
+        for part in (np.abs(setting.finite), finite.astype(np.float64))
     )
     return total / np.maximum(count, 1.0)
 
@@ -140,29 +133,24 @@ def _floored(floor: float, added: bool = False) -> Model:
     """A guard against division by zero that ordinary small groups run into."""
 
     def amax(setting: Setting) -> FloatArray:
-        found = finite_amax(setting.x, setting).astype(np.float64)
+        found = setting.amax.astype(np.float64)
         return found + floor if added else np.maximum(found, floor)
 
     return with_amax(amax)
 
 
 def _stale(setting: Setting) -> FloatArray | None:
-    before = setting.before
-    if before is None:
+    if setting.before is None:
         return None
-    old = finite_amax(before.astype(np.float64), setting)
-    new = finite_amax(setting.x, setting)
-    if old.shape != new.shape:
-        return None
-    return old.astype(np.float64)
+    old = replace(setting, x=setting.before).amax
+    return old.astype(np.float64) if old.shape == setting.amax.shape else None
 
 
-def _narrow_scale(through: str) -> Model:
+def _narrow_scale(through: Callable[[FloatArray], FloatArray]) -> Model:
     def tiles(setting: Setting) -> FloatArray | None:
-        if not without_block_scale(setting.scheme) or setting.scheme.rule.power_of_two:
+        if isinstance(setting.scheme.format, BlockFormat) or setting.scheme.rule.power_of_two:
             return None
-        right = right_factors(setting)
-        return to_bfloat16(right) if through == "bfloat16" else to_float16(right)
+        return through(setting.factors)
 
     return with_tiles(tiles)
 
@@ -170,7 +158,7 @@ def _narrow_scale(through: str) -> Model:
 def _zero_groups_nan(setting: Setting) -> FloatArray | None:
     if setting.terms.is_cast:
         return None
-    empty = finite_amax(setting.x, setting) == 0
+    empty = setting.amax == 0
     return np.where(per_group(empty, setting.scheme, setting.shape), np.nan, quantised(setting))
 
 
@@ -191,41 +179,36 @@ def _tail(what: str) -> Model:
 
 
 def _inverse_back(setting: Setting) -> FloatArray | None:
-    right = right_factors(setting)
+    right = setting.factors
     return np.where(right == 0, 0.0, 1.0 / right)
 
 
 def _not_scaled_back(setting: Setting) -> FloatArray | None:
-    return np.ones_like(right_factors(setting))
+    return np.ones_like(setting.factors)
 
 
-def _wrong_maximum(largest: float) -> Model:
-    def tiles(setting: Setting) -> FloatArray | None:
-        scheme = setting.scheme
-        if scheme.rule is not ScaleRule.AMAX or isinstance(scheme.format, BlockFormat):
-            return None
-        wanted = scheme.element.max + scheme.element.epsilon if largest == 0.0 else largest
-        if wanted == scheme.element.max:
-            return None
-        return right_factors(setting) * scheme.element.max / wanted
-
-    return with_tiles(tiles)
+def _maximum_of_one_more(setting: Setting) -> FloatArray | None:
+    scheme = setting.scheme
+    if scheme.rule is not ScaleRule.AMAX or isinstance(scheme.format, BlockFormat):
+        return None
+    wanted = scheme.element.max + scheme.element.epsilon
+    return None if wanted == scheme.element.max else setting.factors * scheme.element.max / wanted
 
 
 def _top_binade_scale(setting: Setting) -> FloatArray | None:
     limit = below_top_binade(setting)
     if limit is None or setting.scheme.rule is not ScaleRule.AMAX or isinstance(setting.scheme.format, BlockFormat):
         return None
-    return right_factors(setting) * setting.scheme.element.max / limit
+    return setting.factors * setting.scheme.element.max / limit
 
 
 def _no_outer(setting: Setting) -> FloatArray | None:
     fmt = setting.scheme.format
     if not isinstance(fmt, BlockFormat) or not fmt.two_level:
         return None
-    amax = finite_amax(setting.x, setting)
+    amax = setting.amax
     outer = float(fmt.outer_scale(amax.max() if amax.size else np.float32(0)))
-    return right_factors(setting) / outer
+    return setting.factors / outer
 
 
 def _swapped(scheme: Scheme) -> tuple[int | None, int | None]:
@@ -246,10 +229,10 @@ SCALE_FAULTS: tuple[Fault, ...] = (
     Fault("scale from neighbouring block", _neighbour(-1, 1)),
     Fault("scale from neighbouring block", _neighbour(1, 0)),
     Fault("scale from neighbouring block", _neighbour(-1, 0)),
-    Fault("scaled back with the neighbouring block's scale", _neighbour_back(1, 1)),
-    Fault("scaled back with the neighbouring block's scale", _neighbour_back(-1, 1)),
-    Fault("scaled back with the neighbouring block's scale", _neighbour_back(1, 0)),
-    Fault("scaled back with the neighbouring block's scale", _neighbour_back(-1, 0)),
+    Fault("scaled back with the neighbouring block's scale", _neighbour(1, 1, back_only=True)),
+    Fault("scaled back with the neighbouring block's scale", _neighbour(-1, 1, back_only=True)),
+    Fault("scaled back with the neighbouring block's scale", _neighbour(1, 0, back_only=True)),
+    Fault("scaled back with the neighbouring block's scale", _neighbour(-1, 0, back_only=True)),
     Fault("scale of the wrong axis: rows and columns exchanged", lambda s: other_tile(s, _swapped(s.scheme))),
     Fault("one scale for the whole tensor", lambda s: other_tile(s, (None, None))),
     Fault("amax without abs", with_amax(_signed_amax)),
@@ -265,8 +248,8 @@ SCALE_FAULTS: tuple[Fault, ...] = (
         for added in (False, True)
     ),
     Fault("stale amax: the scale belongs to the previous call", with_amax(_stale)),
-    Fault("scale rounded to bfloat16", _narrow_scale("bfloat16")),
-    Fault("scale rounded to float16", _narrow_scale("float16")),
+    Fault("scale rounded to bfloat16", _narrow_scale(to_bfloat16)),
+    Fault("scale rounded to float16", _narrow_scale(to_float16)),
     Fault("division by zero in groups of zeros", _zero_groups_nan),
     Fault("tail block dropped: zeros", _tail("zeros")),
     Fault("tail block dropped: left as it was", _tail("unchanged")),
@@ -274,7 +257,7 @@ SCALE_FAULTS: tuple[Fault, ...] = (
     Fault("inverse scale used as scale", with_tiles(_inverse_back)),
     Fault("not scaled back", with_tiles(_not_scaled_back, back_only=True)),
     Fault("not scaled at all", with_tiles(_not_scaled_back)),
-    Fault("scale from one more than the largest value (amax / 128)", _wrong_maximum(0.0)),
+    Fault("scale from one more than the largest value (amax / 128)", with_tiles(_maximum_of_one_more)),
     Fault("the tensor's outer scale left out when scaling back", with_tiles(_no_outer, back_only=True)),
 )
 """In order of preference where several explain the same."""

@@ -18,7 +18,7 @@ from narrowgauge.formats import Scheme
 from narrowgauge.numerics.quantizers.call import Matrix, Subject
 from narrowgauge.numerics.quantizers.cases import arranged, unit_anchor
 from narrowgauge.numerics.quantizers.explain import number
-from narrowgauge.numerics.quantizers.grid import levels, neighbours, per_element, scale_factors, spacing
+from narrowgauge.numerics.quantizers.grid import element_factors, levels, neighbours, spacing
 
 DELTA = 1e-9
 FRACTIONS = (
@@ -85,7 +85,7 @@ def _probe_values(scheme: Scheme) -> Iterator[float]:
 def _one_probe(subject: Subject, x: Matrix, value: float, seed: int) -> Probe:
     scheme = subject.terms.scheme
     scale = scheme.static if scheme.static is not None else unit_anchor(scheme)[1]
-    factors = per_element(scale_factors(x.astype(np.float64), scheme), scheme, (x.shape[0], x.shape[1]))
+    factors = element_factors(x, scheme)
     # Pairs with an exponent of their own may have a smaller scale, at which the value is another probe.
     drawn = (x == np.float32(value * np.float32(scale))) & (factors == np.float32(scale))
     with np.errstate(all="ignore"):

@@ -8,7 +8,7 @@ import numpy as np
 
 from narrowgauge.numerics._arrays import FloatArray
 from narrowgauge.numerics.quantizers.call import Matrix, Subject
-from narrowgauge.numerics.quantizers.grid import neighbours, per_element, scale_factors, spacing
+from narrowgauge.numerics.quantizers.grid import element_factors, neighbours, spacing
 from narrowgauge.numerics.quantizers.stochastic import DELTA, Broken, chernoff
 
 MEAN_LIMIT = 6.0
@@ -18,7 +18,7 @@ MEAN_LIMIT = 6.0
 def check_mean(subject: Subject, x: Matrix, seed: int, random_bits: int) -> Broken | None:
     """Σ (q - x) over many different x, in standard deviations of ideal rounding."""
     scheme = subject.terms.scheme
-    factors = per_element(scale_factors(x.astype(np.float64), scheme), scheme, (x.shape[0], x.shape[1]))
+    factors = element_factors(x, scheme)
     y = x.astype(np.float64) / factors
     inside = (np.abs(y) <= scheme.element.max) & (y >= scheme.element.min)
     below, above = neighbours(y, scheme.element)
@@ -64,7 +64,7 @@ def check_independence(subject: Subject, x: Matrix, seed: int) -> Broken | None:
     """Of half-way values, neighbouring elements go the same way in half of the cases. x: one value, and anchors."""
     numbers, counts = np.unique(x, return_counts=True)
     values = subject.call(x, seed=seed).values
-    factors = per_element(scale_factors(x.astype(np.float64), subject.terms.scheme), subject.terms.scheme, x.shape)
+    factors = element_factors(x, subject.terms.scheme)
     drawn = (x == numbers[np.argmax(counts)]) & (factors == np.max(factors))
     if not drawn.any():
         return None
@@ -79,16 +79,14 @@ def check_independence(subject: Subject, x: Matrix, seed: int) -> Broken | None:
 
 
 def _correlation(up: FloatArray) -> tuple[str, float, int] | None:
+    flat = up.reshape(-1)
+    steps_by_name = {"across": up[:, 1:] - up[:, :-1], "down": up[1:] - up[:-1]}
+    for lag in (4, 8, 16, 32, 64, 128, 256):
+        steps_by_name[f"lag {lag}"] = flat[lag:] - flat[:-lag] if flat.size > 2 * lag else np.zeros(0)
     shares: dict[str, tuple[float, int]] = {}
-    across, down = up[:, 1:] - up[:, :-1], up[1:] - up[:-1]
-    for name, steps in (("across", across), ("down", down)):
+    for name, steps in steps_by_name.items():
         known = steps[~np.isnan(steps)]
         shares[name] = (float(np.mean(known == 0)) if known.size else 0.5, known.size)
-    for lag in (4, 8, 16, 32, 64, 128, 256):
-        flat = up.reshape(-1)
-        steps = flat[lag:] - flat[:-lag] if flat.size > 2 * lag else np.zeros(0)
-        known = steps[~np.isnan(steps)]
-        shares[f"lag {lag}"] = (float(np.mean(known == 0)) if known.size else 0.5, known.size)
     for name, (share, pairs) in shares.items():
         if pairs > 100 and chernoff(pairs, share, 0.5) > math.log(2.0 / DELTA) + 2.0:
             return _reuse_name(name, shares), share, pairs
