@@ -70,11 +70,8 @@ def _front(axes: Axes, result: SweepResult, schemes: list[str]) -> None:
         axes.errorbar(result.bits(scheme), mean, error, fmt=marker, ms=5, lw=0.8, color=f"C{index % 10}", label=scheme)
     axes.set(xlabel="bits per value, scales included", ylabel="SQNR, dB (mean, worst and best tensor)")
     axes.set_xscale("log", base=2)
-    ticks = [bits for bits in (2, 3, 4, 6, 8, 12, 16, 24, 32) if _within(bits, axes.get_xlim())]
+    first, last = axes.get_xlim()
+    ticks = [bits for bits in (2, 3, 4, 6, 8, 12, 16, 24, 32) if first <= bits <= last]
     axes.set_xticks(ticks, [str(bits) for bits in ticks])
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, frameon=False, loc="upper left", ncols=1 if len(schemes) < 12 else 2)
-
-
-def _within(value: float, limits: tuple[float, float]) -> bool:
-    return limits[0] <= value <= limits[1]

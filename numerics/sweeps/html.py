@@ -93,7 +93,7 @@ def _scroll(content: str) -> str:
     return f'<div class="scroll">{content}</div>'
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1, css: str = "") -> str:
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> str:
     """A table of cells that are escaped already; the first `text_columns` flush left."""
 
     def row(cells: Sequence[str], tag: str) -> str:
@@ -101,7 +101,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], text_columns: in
         return "<tr>" + "".join(f"<{tag}{css}>{cell}</{tag}>" for cell, css in zip(cells, left, strict=True)) + "</tr>"
 
     body = "\n".join(row(cells, "td") for cells in rows)
-    return _scroll(f'<table class="{css}"><thead>{row(heads, "th")}</thead><tbody>\n{body}</tbody></table>')
+    return _scroll(f"<table><thead>{row(heads, 'th')}</thead><tbody>\n{body}</tbody></table>")
 
 
 def _choices(result: SweepResult) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from narrowgauge.numerics.sweeps.rows import SchemeSummary, Series, Skipped, SweepRow, TensorSummary
 from narrowgauge.numerics.tensors.named import TensorInfo
+from narrowgauge.strict_json import plain as strict_plain
 
 KIND, VERSION = "narrowgauge-sweep", 1
 
@@ -24,15 +23,7 @@ def check_kind(data: Mapping[str, Any]) -> None:
 
 def plain(value: Any) -> Any:
     """Records, mappings and sequences as JSON types."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
-    if isinstance(value, float):
-        return value if math.isfinite(value) else json.dumps(value)
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
+    return strict_plain(value, not_finite=json.dumps)
 
 
 def fields_of(data: Mapping[str, Any]) -> dict[str, Any]:

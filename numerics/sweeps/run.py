@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 from narrowgauge.formats import BlockFormat, Scheme, get, parse
@@ -23,11 +24,9 @@ from narrowgauge.numerics.sweeps.measure import (
     summarize,
 )
 from narrowgauge.numerics.sweeps.result import SweepResult
-from narrowgauge.numerics.sweeps.rows import TARGET_DB as TARGET_DB
-from narrowgauge.numerics.sweeps.rows import Skipped, SweepRow, TensorSummary
-from narrowgauge.numerics.tensors.named import Float32Array as Float32Array
-from narrowgauge.numerics.tensors.named import NamedTensor, TensorInfo, TensorSource, sampled
-from narrowgauge.numerics.tensors.sources import SAMPLE, as_source
+from narrowgauge.numerics.sweeps.rows import TARGET_DB, Skipped, SweepRow, TensorSummary
+from narrowgauge.numerics.tensors.named import SAMPLE, NamedTensor, TensorSource, sampled
+from narrowgauge.numerics.tensors.sources import as_source
 
 Progress: TypeAlias = Callable[[int, int, str], None]
 """progress(done, total, what is next)."""
@@ -177,8 +176,6 @@ def _product(formats: Sequence[str], granularities: Sequence[str]) -> Iterator[s
 
 
 def _sampled_again(tensor: NamedTensor, limit: int) -> NamedTensor:
-    values = tensor.values
-    part = sampled(values, TensorInfo("", "", values.shape, "float32"), limit)
+    part = sampled(tensor.values, replace(tensor.info, shape=tensor.values.shape), limit)
     text = part.info.sample if not tensor.info.sample else f"{part.info.sample} of {tensor.info.sample}"
-    info = TensorInfo(tensor.info.name, tensor.info.role, tensor.info.shape, tensor.info.dtype, text)
-    return NamedTensor(info, part.values)
+    return NamedTensor(replace(tensor.info, sample=text), part.values)

@@ -16,6 +16,8 @@ CHARACTER = 6.3
 BOLD = 7.1
 """The same of names, which are bold."""
 LINE = 12.0
+MARGIN = 8.0
+"""From a point to its label."""
 
 Scale: TypeAlias = Callable[[float], float]
 Box: TypeAlias = tuple[float, float, float, float]
@@ -127,27 +129,26 @@ def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def place_labels(
-    canvas: Canvas, points: Sequence[tuple[float, float, str, int]], area: Box, margin: float = 8.0
-) -> None:
+def _free_place(x: float, y: float, width: float, taken: Sequence[Box], area: Box) -> tuple[float, Box, str] | None:
+    """(shift down, box, anchor) of a label of `width` beside x, y, as near as it goes; None where all is taken."""
+    for shift in (0.0, *(sign * step * 6.0 for step in range(1, 40) for sign in (-1.0, 1.0))):
+        for anchor, left in (("start", x + MARGIN), ("end", x - MARGIN - width)):
+            box = (left, y + shift - LINE / 2, left + width, y + shift + LINE / 2)
+            inside = box[0] >= area[0] and box[2] <= area[2] and box[1] >= area[1] and box[3] <= area[3]
+            if inside and not any(_overlap(box, other) for other in taken):
+                return shift, box, anchor
+    return None
+
+
+def place_labels(canvas: Canvas, points: Sequence[tuple[float, float, str, int]], area: Box) -> None:
     """Writes a label beside each point (x, y, text, colour index) so that no label lies on another or on a
     point; where it had to move away a thin line leads to it."""
     taken: list[Box] = [(x - 5, y - 5, x + 5, y + 5) for x, y, _, _ in points]
     for x, y, text, index in sorted(points, key=lambda point: point[1]):
-        width = len(text) * BOLD
-        best: tuple[float, Box, str] | None = None
-        for shift in (0.0, *(sign * step * 6.0 for step in range(1, 40) for sign in (-1.0, 1.0))):
-            for anchor, left in (("start", x + margin), ("end", x - margin - width)):
-                box = (left, y + shift - LINE / 2, left + width, y + shift + LINE / 2)
-                inside = box[0] >= area[0] and box[2] <= area[2] and box[1] >= area[1] and box[3] <= area[3]
-                if inside and not any(_overlap(box, other) for other in taken):
-                    best = (shift, box, anchor)
-                    break
-            if best is not None:
-                break
-        if best is None:
+        place = _free_place(x, y, len(text) * BOLD, taken, area)
+        if place is None:
             continue  # the point has its title, and the tables its name
-        shift, box, anchor = best
+        shift, box, anchor = place
         taken.append(box)
         near = box[0] if anchor == "start" else box[2]
         if abs(shift) > LINE / 2:

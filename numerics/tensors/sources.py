@@ -18,11 +18,10 @@ import numpy as np
 from narrowgauge.numerics._arrays import Operand, is_tensor
 from narrowgauge.numerics.cases import Distribution, distribution
 from narrowgauge.numerics.tensors.checkpoint import from_checkpoint as from_checkpoint
-from narrowgauge.numerics.tensors.named import SAMPLE as SAMPLE
+from narrowgauge.numerics.tensors.named import SAMPLE, sampled
 from narrowgauge.numerics.tensors.named import NamedTensor as NamedTensor
 from narrowgauge.numerics.tensors.named import TensorInfo as TensorInfo
 from narrowgauge.numerics.tensors.named import TensorSource as TensorSource
-from narrowgauge.numerics.tensors.named import sampled
 from narrowgauge.numerics.tensors.tap import GRADIENT, ROLES, LayerFilter, LinearTap, check_roles, linear_layers
 
 if TYPE_CHECKING:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 
-def plain(value: Any) -> Any:
-    """`value` as JSON types: dataclasses become objects, paths text, floats that are not finite None."""
+def plain(value: Any, not_finite: Callable[[float], Any] = lambda value: None) -> Any:
+    """`value` as JSON types: dataclasses become objects, paths text, floats that are not finite what `not_finite`
+    makes of them."""
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
+        return plain(asdict(value), not_finite)
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return value if math.isfinite(value) else not_finite(value)
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, not_finite) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain(item, not_finite) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 

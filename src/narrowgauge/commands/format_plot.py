@@ -17,27 +17,20 @@ MOST_TICKS = 4096
 BLUE, ORANGE, GRAY = "#2a6f97", "#d1495b", "#8a8f98"
 
 
-def _pyplot() -> Any:
-    try:
-        import matplotlib
-
-        matplotlib.use("agg")
-        from matplotlib import pyplot
-    except ImportError:
-        raise ValueError("--plot: needs matplotlib, which is not installed: pip install 'narrowgauge[plots]'") from None
-    return pyplot
-
-
 def draw_format(name: str, path: str | Path) -> Path:
     """Writes the figure (PNG, SVG or PDF by the ending) and returns its path. ValueError without matplotlib, and for
     formats of more than 16 bits, whose values are too many to draw."""
     element = element_of(name)
     if element.bits > 16:
         raise ValueError(f"--plot: {name} has codes of {element.bits} bits; accepted: at most 16")
-    pyplot = _pyplot()
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ValueError("--plot: needs matplotlib, which is not installed: pip install 'narrowgauge[plots]'") from None
     values = element.values()
     levels = np.unique(values[np.isfinite(values) & (values >= element.min)])
-    figure, axes = pyplot.subplots(3, 1, figsize=(10, 9.5), height_ratios=(1, 2, 2.2), layout="constrained")
+    figure = Figure(figsize=(10, 9.5), layout="constrained")
+    axes = figure.subplots(3, 1, height_ratios=(1, 2, 2.2))
     figure.suptitle(f"{get(name).name}: {layout(name)}", fontsize=11, wrap=True)
     _line(axes[0], levels)
     _spacing(axes[1], levels)
@@ -45,7 +38,6 @@ def draw_format(name: str, path: str | Path) -> Path:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=130)
-    pyplot.close(figure)
     return target
 
 

@@ -22,10 +22,8 @@ _TILES = {"one scale": (None, None), "1x128": (1, 128), "1x32": (1, 32)}
 def schemes_of(fmt: Format | BlockFormat) -> dict[str, Scheme]:
     """Shown name → scheme: a block format's own; else without a scale, and with scales of several sizes."""
     if isinstance(fmt, BlockFormat):
-        rules = {str(fmt.rule): fmt.rule} | ({"rceil": ScaleRule.RCEIL} if fmt.two_level else {})
-        if not fmt.two_level:
-            rules |= {"floor": ScaleRule.FLOOR, "rceil": ScaleRule.RCEIL}
-        return {name: Scheme(fmt, fmt.tile, rule) for name, rule in rules.items()}
+        further = (ScaleRule.RCEIL,) if fmt.two_level else (ScaleRule.FLOOR, ScaleRule.RCEIL)
+        return {str(rule): Scheme(fmt, fmt.tile, rule) for rule in (fmt.rule, *further)}
     found: dict[str, Scheme] = {}
     if isinstance(fmt, FloatFormat) and not fmt.has_zero:
         return found  # holds scales, not elements

@@ -37,15 +37,9 @@ GFLOAT_NAMES = {
 
 def _narrowgauge(scheme: Scheme, seed: int = 0) -> Implementation:
     """The operator on the CPU, as users call it."""
-    import torch
+    from narrowgauge.commands.numerics_quantizer import quantize_by_kernel
 
-    from narrowgauge.kernels import quantize
-
-    def run(x: NDArray[np.float32], chosen: Scheme) -> Parts:
-        q = quantize(torch.from_numpy(np.ascontiguousarray(x)), chosen, seed)
-        return q.codes.numpy(), q.scale.numpy(), q.outer.numpy()
-
-    return _of_kernel(run, scheme, "narrowgauge")
+    return _of_kernel(lambda x, chosen: quantize_by_kernel(x, chosen, seed), scheme, "narrowgauge")
 
 
 def prepare_interpreter() -> None:

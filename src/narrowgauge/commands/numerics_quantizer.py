@@ -7,9 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from narrowgauge.formats import quantize_reference
+from narrowgauge.formats import Scheme
 from narrowgauge.kernels import quantize
-from narrowgauge.numerics.sweeps.run import Float32Array
+from narrowgauge.numerics.sweeps.measure import quantize_exactly
+from narrowgauge.numerics.tensors.named import Float32Array
+
+
+def quantize_by_kernel(x: Float32Array, scheme: str | Scheme, seed: int) -> tuple[Any, Any, Any]:
+    """(codes, scale, outer) of the operator on the CPU, as users call it."""
+    q = quantize(torch.from_numpy(np.ascontiguousarray(x)), scheme, seed)
+    return q.codes.numpy(), q.scale.numpy(), q.outer.numpy()
 
 
 class FastestQuantizer:
@@ -26,10 +33,8 @@ class FastestQuantizer:
 
     def __call__(self, x: Float32Array, scheme: str, seed: int) -> tuple[Any, Any, Any]:
         if not self.exact and self._is_served(scheme):
-            q = quantize(torch.from_numpy(np.ascontiguousarray(x)), scheme, seed)
-            return q.codes.numpy(), q.scale.numpy(), q.outer.numpy()
-        exact = quantize_reference(x, scheme, seed)
-        return exact.codes, exact.scale, exact.outer
+            return quantize_by_kernel(x, scheme, seed)
+        return quantize_exactly(x, scheme, seed)
 
     def _is_served(self, scheme: str) -> bool:
         """Whether a kernel takes the scheme, asked with one element the first time."""

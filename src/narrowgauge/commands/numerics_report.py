@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from functools import partial
 
-from narrowgauge.commands.numerics_sweep import add_result_arguments, add_scheme_arguments, print_result
+from narrowgauge.commands.numerics_sweep import add_result_arguments, add_scheme_arguments, measure_and_print
 
 SUMMARY = "a checkpoint layer by layer: what each format would cost it"
 DESCRIPTION = """\
@@ -43,16 +44,12 @@ def parse_sample(text: str) -> int | None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures and prints."""
-    from narrowgauge.commands.numerics_progress import progress
-    from narrowgauge.commands.numerics_quantizer import FastestQuantizer
     from narrowgauge.numerics.sweeps.report import report
-    from narrowgauge.numerics.sweeps.rows import TARGET_DB
     from narrowgauge.numerics.sweeps.run import combine
     from narrowgauge.numerics.tensors.sources import from_checkpoint
 
     sample = parse_sample(args.sample)
     schemes, skipped = combine(args.schemes, args.formats, args.granularities)
-    quantizer = FastestQuantizer(exact=args.exact)
     source = from_checkpoint(args.model, limit=sample)
     if args.only:
         infos = tuple(info for info in source.infos if any(text in info.name for text in args.only))
@@ -60,17 +57,6 @@ def run(args: argparse.Namespace) -> int:
             names = ", ".join(info.name for info in source.infos[:8])
             raise ValueError(f"only: no tensor's name contains {' or '.join(args.only)}; names begin with: {names}")
         source = replace(source, infos=infos)
-    with progress("report") as show:
-        result = report(
-            source,
-            schemes,
-            quantize=quantizer,
-            seed=args.seed,
-            sample=sample,
-            target_db=TARGET_DB if args.target_db is None else args.target_db,
-            title=f"Number formats for {args.model}",
-            progress=show,
-        )
-    notes = (*result.notes, quantizer.summary())
-    print_result(replace(result, skipped=(*skipped, *result.skipped), notes=notes), args)
+    measure = partial(report, source, schemes, sample=sample, title=f"Number formats for {args.model}")
+    measure_and_print(measure, args, skipped)
     return 0

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from narrowgauge.commands.output import note, print_text
 
 if TYPE_CHECKING:
     from narrowgauge.numerics import SweepResult
+    from narrowgauge.numerics.sweeps.rows import Skipped
 
 SUMMARY = "formats × granularities × distributions: which format holds what"
 DESCRIPTION = """\
@@ -80,31 +83,35 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> int:
     """Measures and prints."""
-    from narrowgauge.commands.numerics_progress import progress
-    from narrowgauge.commands.numerics_quantizer import FastestQuantizer
-    from narrowgauge.numerics.sweeps.rows import TARGET_DB
     from narrowgauge.numerics.sweeps.run import sweep
     from narrowgauge.numerics.tensors.sources import from_distributions
 
-    quantizer = FastestQuantizer(exact=args.exact)
     names = args.distributions or DEFAULT_DISTRIBUTIONS
     source = from_distributions(names, size=parse_size(args.size), seed=args.seed)
-    with progress("sweep") as show:
-        result = sweep(
-            source,
-            args.schemes,
-            formats=args.formats,
-            granularities=args.granularities,
-            quantize=quantizer,
-            seed=args.seed,
-            target_db=TARGET_DB if args.target_db is None else args.target_db,
-            progress=show,
-        )
-    print_result(replace(result, notes=(*result.notes, quantizer.summary())), args)
+    measure_and_print(
+        partial(sweep, source, args.schemes, formats=args.formats, granularities=args.granularities), args
+    )
     return 0
 
 
-def print_result(result: SweepResult, args: argparse.Namespace) -> None:
+def measure_and_print(
+    measure: Callable[..., SweepResult], args: argparse.Namespace, skipped: Iterable[Skipped] = ()
+) -> None:
+    """Calls `measure` (`sweep` or `report`) with a quantizer, a progress bar and what the shared flags say, and prints
+    the result; `skipped`: what was left out before."""
+    from narrowgauge.commands.numerics_progress import progress
+    from narrowgauge.commands.numerics_quantizer import FastestQuantizer
+    from narrowgauge.numerics.sweeps.rows import TARGET_DB
+
+    quantizer = FastestQuantizer(exact=args.exact)
+    target_db = TARGET_DB if args.target_db is None else args.target_db
+    with progress(args.action) as show:
+        result = measure(quantize=quantizer, seed=args.seed, target_db=target_db, progress=show)
+    notes = (*result.notes, quantizer.summary())
+    _print_result(replace(result, skipped=(*skipped, *result.skipped), notes=notes), args)
+
+
+def _print_result(result: SweepResult, args: argparse.Namespace) -> None:
     """A sweep's result in the form that `args` asks for; files as well."""
     if args.html:
         result.html(args.html)
