@@ -113,10 +113,9 @@ def read(result: Any, scheme: Scheme, shape: tuple[int, ...], mode: str = "auto"
             raise TypeError(f"result: got {type(result).__name__}, accepted: {ACCEPTED}")
         _same_shape(result, shape, "values")
         is_integer = dtype_name(result).startswith(("int", "uint"))
-        if mode != "values" and (is_integer or mode == "codes"):
-            return _static_codes(result, scheme, matrix)
-        codes = code_bits(result, scheme) if scheme.static is not None else None
-        if codes is not None:
+        # One-byte floats of the element's type are codes where a scale is known, and values else.
+        is_coded = is_integer or (scheme.static is not None and code_bits(result, scheme) is not None)
+        if mode == "codes" or (mode == "auto" and is_coded):
             return _static_codes(result, scheme, matrix)
         values = native_array(result, "values").astype(np.float64).reshape(matrix)
         roundoff, underflow, overflow = _OUTPUTS.get(dtype_name(result), (0.0, 0.0, np.inf))

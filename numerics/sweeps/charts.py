@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from html import escape
 from statistics import fmean
 
 from narrowgauge.numerics.sweeps.result import SweepResult
@@ -82,7 +83,7 @@ def legend(schemes: Sequence[str]) -> str:
     for index, scheme in enumerate(schemes):
         canvas = Canvas(12, 12, scheme)
         canvas.marker(6, 6, index, scheme)
-        items.append(f'<li><span class="key">{canvas.svg()}</span>{scheme}</li>')
+        items.append(f'<li><span class="key">{canvas.svg()}</span>{escape(scheme)}</li>')
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 

@@ -91,8 +91,7 @@ def from_model(
     layers = linear_layers(model, filter_fn)
 
     def see(layer: str, role: str, x: Tensor) -> None:
-        name = f"{layer}.{_SUFFIXES[role]}".removeprefix(".")
-        info = TensorInfo(name, role, tuple(x.shape), str(x.dtype).removeprefix("torch."))
+        info = TensorInfo(_tensor_name(layer, role), role, tuple(x.shape), str(x.dtype).removeprefix("torch."))
         found[layer, role] = sampled(x, info, limit)
 
     with _left_as_it_was(model), LinearTap(layers, wanted, see):
@@ -102,12 +101,17 @@ def from_model(
     order = [found[layer, role] for layer in layers for role in wanted if (layer, role) in found]
     by_name = {tensor.info.name: tensor for tensor in order}
     left_out = {
-        f"{layer}.{_SUFFIXES[role]}": "the layer did not run, or no gradient came back to it"
+        _tensor_name(layer, role): "the layer did not run, or no gradient came back to it"
         for layer in layers
         for role in wanted
         if (layer, role) not in found
     }
     return TensorSource(tuple(tensor.info for tensor in order), lambda info: by_name[info.name], left_out)
+
+
+def _tensor_name(layer: str, role: str) -> str:
+    """Of the tensor that plays `role` in the layer; the model itself has no name."""
+    return f"{layer}.{_SUFFIXES[role]}".removeprefix(".")
 
 
 @contextmanager

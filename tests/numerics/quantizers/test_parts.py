@@ -23,6 +23,7 @@ from narrowgauge.numerics.quantizers.cases import (
 from narrowgauge.numerics.quantizers.faults import FAULTS, Diagnosis
 from narrowgauge.numerics.quantizers.grid import levels, scale_factors
 from narrowgauge.numerics.quantizers.models import Setting, quantised, to_bfloat16
+from narrowgauge.numerics.quantizers.read import read
 from narrowgauge.numerics.quantizers.shrink import MOST_TRIALS, shrink
 from narrowgauge.numerics.quantizers.stochastic import Probe, chernoff, frequency_fault, is_consistent
 from narrowgauge.numerics.quantizers.terms import Terms
@@ -227,3 +228,19 @@ def test_chernoff_bound_is_never_weaker_than_hoeffdings():
 def test_right_frequencies_have_no_fault():
     probes = [Probe(1.0 + f, f, 1 << 15, round(f * (1 << 15)), 0, np.nan) for f in (0.0, 0.25, 0.5, 2.0**-9)]
     assert frequency_fault(probes, 16) is None
+
+
+# --- results ---
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, ml_dtypes.float8_e4m3fn])
+def test_a_bare_array_is_what_the_mode_says(dtype):
+    scheme = parse("e4m3fn:static=0.5")
+    bare = np.array([[2, 3, 4]]).astype(dtype)
+    bits = bare.view(np.uint8)
+    as_codes = get("e4m3fn").decode(bits) * 0.5
+    for mode in ("auto", "codes"):
+        found = read(bare, scheme, bare.shape, mode)
+        assert (found.values.tolist(), found.codes.tolist()) == (as_codes.tolist(), bits.tolist())
+    found = read(bare, scheme, bare.shape, "values")
+    assert (found.values.tolist(), found.codes) == ([[2.0, 3.0, 4.0]], None)

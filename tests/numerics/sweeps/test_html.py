@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from narrowgauge.numerics import SweepResult, from_distributions, sweep
-from narrowgauge.numerics.sweeps.charts import curves, histogram, pareto
+from narrowgauge.numerics.sweeps.charts import curves, histogram, legend, pareto
 from narrowgauge.numerics.sweeps.rows import Series
 from narrowgauge.numerics.sweeps.svg import Canvas, place_labels, shorten, spread, ticks
 from narrowgauge.numerics.sweeps.text import decibels, percent, significant
@@ -219,3 +219,8 @@ def test_curves_leave_gaps_out_and_are_empty_without_a_number():
 )
 def test_numbers_are_rounded_for_reading(text, expected):
     assert text == expected
+
+
+def test_names_in_the_legend_are_text():
+    assert "a<b" not in legend(["a<b"])
+    assert "".join(Page(legend(["a<b"])).words).endswith("a<b")

@@ -238,6 +238,14 @@ def test_the_operands_of_a_model_are_those_that_flow(small):
     assert set(source.left_out) == {"idle.input", "idle.output_grad"}
 
 
+def test_what_a_lone_layer_leaves_out_has_the_names_that_it_would_have():
+    layer = torch.nn.Linear(6, 5)
+    ran = from_model(layer, lambda model: model(torch.ones(2, 6)).sum())
+    idle = from_model(layer, lambda model: model.weight.sum())
+    assert {tensor.info.name for tensor in ran} - {"weight"} == {"input", "output_grad"}
+    assert set(idle.left_out) == {"input", "output_grad"}
+
+
 def test_the_model_is_as_before(small):
     x = torch.randn(4, 6)
     small.first.weight.grad = torch.full((5, 6), 7.0)
