@@ -93,6 +93,11 @@ class Scheme:
         return self.format.element if isinstance(self.format, BlockFormat) else self.format
 
     @property
+    def two_level(self) -> bool:
+        """Whether the tensor has a second scale, `outer`."""
+        return isinstance(self.format, BlockFormat) and self.format.two_level
+
+    @property
     def granularity(self) -> str:
         """Text of the tile: tensor, row, col or RxC."""
         return tile_text(self.tile)

@@ -76,7 +76,7 @@ def _check_operand(name: str, codes: Tensor, scale: Tensor, spec: Scheme) -> Non
     elif scale.dtype != dtype:
         accepted = f"{_name(dtype)} scales{' (or float32 factors)' if block else ''}"
         raise TypeError(f"{name}_scale: {spec} has {accepted}, got {_name(scale.dtype)}")
-    elif isinstance(spec.format, BlockFormat) and spec.format.two_level:
+    elif spec.two_level:
         raise ValueError(
             f"{name}_scale: {spec} has a second scale for the whole tensor, which codes of the blocks leave out; "
             "accepted: float32 factors, as QuantizedTensor.factors() gives them"

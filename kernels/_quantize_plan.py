@@ -34,10 +34,9 @@ def plan(rows: int, cols: int, spec: Scheme) -> Plan:
     single_column = width >= cols
     single_row = height >= rows
     exact = (tall == height or single_row) and (wide == width or single_column)
-    two_level = isinstance(spec.format, BlockFormat) and spec.format.two_level
     # Levels in float64 take registers.
     more = 2 if spec.stochastic and layout_of(spec.element).kind == "table" else 1
-    if exact and not two_level and not torch_scales(spec) and tall * wide <= 2 * FUSED_ELEMENTS:
+    if exact and not spec.two_level and not torch_scales(spec) and tall * wide <= 2 * FUSED_ELEMENTS:
         # As wide as the columns allow, then as high as the program holds; whole tiles either way.
         block_k = max(wide, min(_ceil_pow2(max(cols, 1)), 1024, FUSED_ELEMENTS // 2 // tall))
         block_m = max(tall, min(_ceil_pow2(max(rows, 1)), FUSED_ELEMENTS // 2 // block_k))

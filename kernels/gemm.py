@@ -198,7 +198,7 @@ def _operand(
     q = quantize_reference(rng.standard_normal((rows, cols)).astype(np.float32), scheme)
     spec = q.scheme
     codes, scale = torch.from_numpy(q.codes).to(device), stored_scale(q).to(device)
-    if isinstance(spec.format, BlockFormat) and spec.format.two_level:
+    if spec.two_level:
         scale = factors_of(scale, torch.from_numpy(q.outer).to(device), spec, cols)
     return (codes.t().contiguous().t(), scale.t().contiguous().t()) if turned else (codes, scale)
 

@@ -45,8 +45,7 @@ class QuantizedTensor:
     @property
     def nbytes(self) -> int:
         """Bytes held: codes (one byte each), scales, and the outer scale of a two-level format."""
-        two_level = getattr(self.scheme.format, "two_level", False)
-        return self.codes.nbytes + self.scale.nbytes + (self.outer.nbytes if two_level else 0)
+        return self.codes.nbytes + self.scale.nbytes + (self.outer.nbytes if self.scheme.two_level else 0)
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Tensor:
         """decode(codes) · scale in `dtype` (default: the original's), rounded once from float32."""

@@ -36,8 +36,7 @@ def _dequantized(operand: Operand, scheme: str | None, dtype: torch.dtype) -> Te
 
 def _gemm_scale(operand: Operand, scheme: str) -> Tensor | None:
     """The scale as the scaled GEMM takes it: factors where a second scale for the whole tensor belongs to it."""
-    two_level = getattr(parse(scheme).format, "two_level", False)
-    if operand.scale is None or operand.outer is None or not two_level:
+    if operand.scale is None or operand.outer is None or not parse(scheme).two_level:
         return operand.scale
     return block_factors(operand.scale, operand.outer, scheme, operand.values.shape[1])
 

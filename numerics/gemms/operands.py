@@ -119,8 +119,7 @@ class Handover:
             return [self._arranged(x.values.T if turn else x.values, layout, np.nan, dtype)]
         codes = x.codes.T if turn else x.codes
         largest = int(x.spec.element.encode(x.spec.element.max))
-        two_level = isinstance(x.spec.format, BlockFormat) and x.spec.format.two_level
-        scale = x.factors.astype(np.float32) if two_level else x.scale
+        scale = x.factors.astype(np.float32) if x.spec.two_level else x.scale
         return [self._arranged(codes, layout, largest, None), self._arranged(scale, layout, 1, None)]
 
     def _arranged(self, x: NDArray[Any], layout: str, fill: float, dtype: str | None) -> Any:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from narrowgauge.formats import BlockFormat, Format, Scheme
 from narrowgauge.numerics.cases import Distribution, Float32Array, distribution, hard_cases
-from narrowgauge.numerics.quantizers.grid import is_two_level, levels, scale_factors
+from narrowgauge.numerics.quantizers.grid import levels, scale_factors
 
 Matrix = NDArray[np.floating]
 
@@ -98,7 +98,7 @@ def unit_anchor(scheme: Scheme) -> tuple[float, float]:
     largest = min(scheme.element.max, float(np.finfo(np.float32).max))
     if largest < scheme.element.max:
         largest = 2.0**100  # beyond float32; the scale is then the smallest there is
-    if is_two_level(scheme):
+    if scheme.two_level:
         return largest, 1.0
     return largest, float(scale_factors(np.array([[largest]]), scheme)[0, 0])
 
@@ -148,7 +148,7 @@ def assembled(groups: Matrix, layout: tuple[int, int, int, int]) -> Matrix:
 
 
 def _anchored(probes: Matrix, scheme: Scheme, anchor: float) -> Matrix:
-    with_outer = is_two_level(scheme)
+    with_outer = scheme.two_level
     rows, cols = scheme.tile
     whole = rows is None and cols is None
     capacity = probes.size if whole else _group_size(scheme) - 1

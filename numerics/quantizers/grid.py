@@ -59,11 +59,6 @@ def neighbours(y: FloatArray, element: Format) -> tuple[FloatArray, FloatArray]:
     return below, table[np.searchsorted(table, inside, side="left")]
 
 
-def is_two_level(scheme: Scheme) -> bool:
-    """Whether the whole tensor has a scale besides those of the blocks."""
-    return isinstance(scheme.format, BlockFormat) and scheme.format.two_level
-
-
 def has_negative_zero(element: Format) -> bool:
     """Whether -0.0 has a code of its own."""
     return isinstance(element, FloatFormat) and element.has_negative_zero

@@ -9,7 +9,6 @@ from narrowgauge.numerics._arrays import FloatArray
 from narrowgauge.numerics.quantizers.grid import (
     any_in_group,
     has_negative_zero,
-    is_two_level,
     neighbours,
     per_element,
     per_group,
@@ -52,7 +51,7 @@ def judge_nearest(terms: Terms, x: FloatArray, reading: Reading, is_wide: bool) 
         matches |= _matches(reading, candidate, factors, exact)
     if tiny.any():
         matches |= tiny & _is_between(reading, candidates, factors)
-    if reading.factors is None and is_two_level(scheme):
+    if reading.factors is None and scheme.two_level:
         matches |= _matches_other_scale(reading, x, terms, defined)
     matches &= _zero_sign_is_right(reading, x, candidates[0], scheme)
     # An infinity in a cast is beyond the range like any other; NaN and what shares a group with either have rules.
@@ -82,7 +81,7 @@ def _is_exact(factors: FloatArray, reading: Reading, terms: Terms) -> BoolArray:
     mantissa, exponent = np.frexp(factors)
     exact: BoolArray = (mantissa == 0.5) & (np.abs(exponent) <= 126)
     scheme = terms.scheme
-    if reading.factors is not None or terms.is_cast or (scheme.rule.power_of_two and not is_two_level(scheme)):
+    if reading.factors is not None or terms.is_cast or (scheme.rule.power_of_two and not scheme.two_level):
         return exact
     # An assumed scale amax / M may be another by a rounding (amax · (1 / M)); the largest element shows it.
     shape = (factors.shape[0], factors.shape[1])
@@ -189,9 +188,9 @@ def _wrong_scales(terms: Terms, x: FloatArray, reading: Reading, defined: FloatA
     amax = tile_amax(x, scheme).astype(np.float64)
     if amax.shape != defined.shape:  # pairs: only finite groups' factors are known to be right or wrong
         return np.asarray(np.isfinite(defined) & (mine != defined) & (reading.stored is not None))
-    exact = scheme.rule.power_of_two and not is_two_level(scheme)
+    exact = scheme.rule.power_of_two and not scheme.two_level
     right = mine == defined if exact else np.abs(mine - defined) <= np.abs(defined) * SCALE_TOLERANCE
-    if is_two_level(scheme):
+    if scheme.two_level:
         right |= _other_block_scale(scheme, amax, mine, defined)
     free = ~np.isfinite(amax) | (amax < terms.smallest_amax)
     return np.where(free, (amax == 0) & ~np.isfinite(mine), ~right)

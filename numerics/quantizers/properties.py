@@ -17,7 +17,7 @@ from narrowgauge.numerics.cases import Float32Array
 from narrowgauge.numerics.quantizers.call import LAYOUTS, Matrix, Subject
 from narrowgauge.numerics.quantizers.cases import assembled, group_layout, ragged_shapes
 from narrowgauge.numerics.quantizers.explain import number
-from narrowgauge.numerics.quantizers.grid import is_symmetric, is_two_level
+from narrowgauge.numerics.quantizers.grid import is_symmetric
 from narrowgauge.numerics.quantizers.terms import SCALE_TOLERANCE, Contract, Terms
 
 Relation = Callable[[Subject, Matrix], str | None]
@@ -222,7 +222,7 @@ def _exact_again(terms: Terms) -> bool:
 def has_exact_scales(terms: Terms) -> bool:
     """Whether every scale is a power of two, so that products with it are exact."""
     scheme = terms.scheme
-    exact = scheme.rule.power_of_two and not is_two_level(scheme)
+    exact = scheme.rule.power_of_two and not scheme.two_level
     return exact or (scheme.static is not None and float(np.frexp(scheme.static)[0]) == 0.5)
 
 
@@ -255,7 +255,7 @@ RELATIONS: tuple[Property, ...] = (
     Property(
         "independence of tiling",
         "groups influence each other",
-        lambda t: _nearest(t) and not is_two_level(t.scheme) and (t.is_cast or t.scheme.tile != (None, None)),
+        lambda t: _nearest(t) and not t.scheme.two_level and (t.is_cast or t.scheme.tile != (None, None)),
         tiled,
         _normal,
     ),

@@ -15,7 +15,7 @@ from narrowgauge.formats import BlockFormat, Scheme
 from narrowgauge.formats.scaling import ScaleRule
 from narrowgauge.formats.tiles import tile_max
 from narrowgauge.numerics._arrays import FloatArray
-from narrowgauge.numerics.quantizers.grid import factors_of_amax, is_two_level, per_element, per_group
+from narrowgauge.numerics.quantizers.grid import factors_of_amax, per_element, per_group
 from narrowgauge.numerics.quantizers.models import (
     Fault,
     Model,
@@ -38,7 +38,7 @@ def _factor(multiple: float) -> Model:
 
 def _log2_in_float32(setting: Setting) -> FloatArray | None:
     scheme = setting.scheme
-    if not scheme.rule.power_of_two or is_two_level(scheme):
+    if not scheme.rule.power_of_two or scheme.two_level:
         return None
     amax = setting.amax
     safe = np.where(amax > 0, amax, np.float32(1))

@@ -66,7 +66,7 @@ def bits_per_value(scheme: Scheme, shape: tuple[int, ...]) -> float:
     if size == 0:
         return float(scheme.element.bits)
     scales = prod(scheme.scale_shape(shape)) * scheme.scale_bits
-    outer = 32 if getattr(scheme.format, "two_level", False) else 0
+    outer = 32 if scheme.two_level else 0
     return scheme.element.bits + (scales + outer) / size
 
 
