@@ -11,6 +11,7 @@ from narrowgauge.formats import parse
 from narrowgauge.kernels.dequantize import block_factors
 from narrowgauge.kernels.gemm import GEMM
 from narrowgauge.kernels.tensor import dequantize_raw, quantize_raw
+from narrowgauge.nn.saving import saved_are_compressed
 
 Texts = tuple[str | None, ...]
 
@@ -58,7 +59,8 @@ def gemm(
 class QuantizedMatmul(torch.autograd.Function):
     """Y = X·Wᵀ + b with X [T, K], W [N, K]; `texts`: the six slots of a recipe; `offset`: the stream of this call.
 
-    Saved for backward: the wgrad copy of X as codes (X itself where that slot is empty), and W, which is a parameter.
+    Saved for backward: W, which is a parameter, and the wgrad copy of X as codes; X itself where that slot is empty,
+    and under `compress_activations`, which keeps one compressed X for all its readers: backward then makes the copy.
     """
 
     @staticmethod
@@ -70,7 +72,8 @@ class QuantizedMatmul(torch.autograd.Function):
         b = quantize_operand(weight, w_fprop, seed, offset + 1)
         kept: tuple[Tensor | None, ...] = ()
         if ctx.needs_input_grad[1]:
-            kept = (x,) if x_wgrad is None else quantize_operand(x.t(), x_wgrad, seed, offset + 2)
+            whole = x_wgrad is None or saved_are_compressed()
+            kept = (x,) if whole else quantize_operand(x.t(), x_wgrad, seed, offset + 2)
         ctx.save_for_backward(weight, *kept)
         ctx.texts, ctx.seed, ctx.offset, ctx.x_dtype = texts, seed, offset, x.dtype
         ctx.has_bias = bias is not None
@@ -88,7 +91,7 @@ class QuantizedMatmul(torch.autograd.Function):
             grad_x = gemm(a, b, g_dgrad, w_dgrad, None, ctx.x_dtype)
         if ctx.needs_input_grad[1]:
             a = quantize_operand(g.t(), g_wgrad, ctx.seed, ctx.offset + 5)
-            x = Operand(saved[0].t()) if x_wgrad is None else Operand(*saved)
+            x = Operand(*saved) if len(saved) > 1 else quantize_operand(saved[0].t(), x_wgrad, ctx.seed, ctx.offset + 2)
             grad_w = gemm(a, x, g_wgrad, x_wgrad, None, weight.dtype)
         if ctx.has_bias and ctx.needs_input_grad[2]:
             grad_b = g.sum(0, dtype=torch.float32).to(weight.dtype)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from narrowgauge import bench, formats, kernels, methods, nn, numerics, optim, priors, train
     from narrowgauge.formats import Scheme
     from narrowgauge.kernels import QuantizedTensor, fake_quantize, quantize
-    from narrowgauge.nn import QuantLinear, Recipe, convert, explain, revert
+    from narrowgauge.nn import QuantLinear, Recipe, compress_activations, convert, explain, revert
 
 __version__ = "0.1.0"
 
@@ -24,6 +24,7 @@ __all__ = [
     "Recipe",
     "Scheme",
     "bench",
+    "compress_activations",
     "convert",
     "explain",
     "fake_quantize",
@@ -47,6 +48,7 @@ _HOMES = {
     "quantize": "kernels",
     "QuantLinear": "nn",
     "Recipe": "nn",
+    "compress_activations": "nn",
     "convert": "nn",
     "explain": "nn",
     "revert": "nn",
