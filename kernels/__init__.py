@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from narrowgauge.kernels import adamw as adamw
 from narrowgauge.kernels import gemm as gemm
+from narrowgauge.kernels import optimizer_step as optimizer_step
 from narrowgauge.kernels.op import OPS, Op, get_op
 from narrowgauge.kernels.packing import pack, unpack
 from narrowgauge.kernels.policy import NonFinite

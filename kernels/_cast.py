@@ -16,7 +16,8 @@ from narrowgauge.kernels.tables import CODES, LEVEL_CODES, LEVELS, THRESHOLDS, V
 ONE_RANDOM = constant(1 << RANDOM_BITS)
 RANDOM_SHIFT = constant(32 - RANDOM_BITS)
 RANDOM_WIDTH = constant(RANDOM_BITS)
-ROUND_MAGIC = constant(8388608.0)  # 2^23: adding and subtracting it rounds to an integer, ties to even
+ROUND_MAGIC = constant(8388608.0)  # 2^23: a sum with it is rounded to an integer, ties to even
+ROUND_MAGIC_BITS = constant(0x4B000000)
 TINY = constant(SMALLEST_SCALE)
 LARGEST_FLOAT = constant(3.4028234663852886e38)
 RF8_FIELD_0 = constant(RF8_THRESHOLDS[0])
@@ -65,7 +66,8 @@ def round_magnitude(s, random, STOCHASTIC: tl.constexpr):
         low = tl.floor(s)
         frac = ((s - low) * ONE_RANDOM).to(tl.int32)
         return low.to(tl.int32) + ((frac + random) >> RANDOM_WIDTH)
-    return ((s + ROUND_MAGIC) - ROUND_MAGIC).to(tl.int32)
+    # The sum's low bits are the integer: conversions are slow.
+    return bits_of(s + ROUND_MAGIC) - ROUND_MAGIC_BITS
 
 
 @jit
@@ -273,3 +275,18 @@ def inverse_scale(scale):
     """1 / scale; 0 where the scale is zero or NaN, so that the group's codes are those of zero (or NaN)."""
     usable = (scale > 0.0) & is_finite(scale)
     return tl.where(usable, divide(tl.zeros_like(scale) + 1.0, tl.where(usable, scale, 1.0)), 0.0)
+
+
+@jit
+def round_to_bfloat16(x):
+    """float32 rounded to nearest-even at 8 significant bits (Triton's interpreter truncates the cast that follows)."""
+    bits = bits_of(x)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & -65536
+    return tl.where(x != x, x, float_of(rounded))
+
+
+@jit
+def round_to_bfloat16_by(x, halves):
+    """float32 rounded stochastically at 8 significant bits: up where the bits that are lost and `halves` carry."""
+    rounded = float_of((bits_of(x) + halves) & -65536)
+    return tl.where(is_finite(x), rounded, x)

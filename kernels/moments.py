@@ -1,13 +1,17 @@
-"""How an optimizer's moment is stored: one code per element, and float32 numbers per group of the flattened tensor.
+"""How an optimizer's moment is stored: one code per element, and a few numbers per group of the flattened tensor.
 
 With q the decoded code and a = max |x| of the group, s(f) = a / amax_target(f) as in `quantize`:
 
-| kind      | numbers per group | code                              | reads back as              |
-|-----------|-------------------|-----------------------------------|----------------------------|
-| plain     | none              | x in float32 or bfloat16 (RNE)    | x                          |
-| linear    | s                 | encode(x / s)                     | q · s                      |
-| root      | s of sqrt(x)      | encode(sqrt(x) / s)               | (q · s)²                   |
-| expanded  | a, k              | E4M3(sign(x) · 448 · (|x| / a)^k) | sign(q) · a · |q / 448|^(1/k) |
+| kind     | numbers per group | code                                | reads back as                     |
+|----------|-------------------|-------------------------------------|-----------------------------------|
+| plain    | none              | x in float32 or bfloat16            | x                                 |
+| linear   | s                 | encode(x / s)                       | q · s                             |
+| root     | s of sqrt(x)      | encode(sqrt(x) / s)                 | (q · s)²                          |
+| expanded | a, k              | E4M3(sign(x) · 448 · (|x| / a)^k)   | sign(q) · a · |q / 448|^(1/k)     |
+| log      | lo, D             | 1 + y, y = (log2(x) - lo) / D; 0: 0 | 2^(lo + (code - 1) · D)           |
+| softsign | s = a             | L · 2z / (1 + |z|), z = x / s       | s · t / (2 - |t|), t = code / L   |
+| rank-1   | s of row, column  | encode(x / min(row, column))        | q · min(row, column)              |
+| quantile | a, α              | log(x / a) / log(α)                 | a · α^code                        |
 
 `expanded` is COAT's dynamic range expansion (arXiv 2410.19313): k stretches the group's own range to the format's,
 
@@ -19,11 +23,54 @@ to an ulp. k is kept within [least_power, 2^12]: one value far below its group (
 otherwise cost every other its precision. Below the floor a tiny m becomes 0 and a tiny v the smallest code. Magnitudes
 under 2^-126 count as zero. `coat_paper` takes the paper's target, 448 / 2^-9, and (nearly) exact powers.
 
+`log` is ours, for second moments: an affine code of the logarithm whose ends are the group's own smallest and largest
+positive value, so the relative error is everywhere the same and nothing positive becomes zero. n = 2^bits - 2 steps:
+
+    lo = floor(128 · max(log2(smallest), log2(a) - n · most)) / 128
+    D  = bfloat16, up, of max((log2(a) - lo) / n, 2^-16)                      most = 1/4 (8 bits), 2 (4 bits) octaves
+
+stored as int16 [lo · 128, the bits of D]. `most` keeps one dead element, whose v decays for ever, from costing every
+other its precision; what lies below lo reads back as 2^lo (y is at least 0). Rounding is stochastic, and unbiased in x,
+not in its logarithm: between the neighbours L <= x < L · 2^D the upper one is taken where the draw
+u <= (x / L - 1) / (2^D - 1). To nearest, an average with β₂ = 0.999 never forgets: its steps are smaller than half a
+code. bfloat16 is rounded stochastically by adding the draw's 16 bits to those of the float32 that are then cut off.
+Evaluated around the middle of the range,
+
+    mid = lo + n/2 · D    y = log2(x · 2^-mid) / D + n/2    x̂ = 2^mid · 2^((code - 1 - n/2) · D)
+
+(exponents not below -126), which keeps float32 accurate and finite. Magnitudes under 2^-126 count as zero.
+
+`softsign` is a companded integer, L = 2^(bits-1) - 1 (7 or 127; Databricks' FlashOptim, arXiv 2602.23349). Its s is
+rounded to the nearest bfloat16 (rounded up, the largest value of a group would grow with every write), and codes are
+clamped to ±L; s = 0 for a group of zeros, whose dithered codes would not read back as zero otherwise. `whitened`
+moments store x = m / sqrt(v̂) instead of m, where v̂ is what the second moment's code just written reads back as (x = 0
+where v̂ = 0): v̂'s error then cancels, and one scale serves a group whatever the gradients' scales are within it.
+
+`dither`: subtractive dither for 4 bits: code = floor(y + u), read back with y = code + 1/2 - u; u is drawn again from
+the key of the step that wrote it. A dithered log code is multiplied by h / sinh(h), h = D · ln(2) / 2, which makes it
+unbiased. The draws are those of kernels/random_words.py: 16 bits an element. A momentum without second moment rounds
+stochastically instead, code = floor(y + u), read back as it is.
+
+`rank-1` (v of lpmm's 4-bit AdamW, arXiv 2309.01507) divides by the smaller scale of an element's row and column;
+tensors of more axes than two have the first and the others flattened, those of one axis take groups of 128. A NaN
+spoils the numbers of its row and column, and what has another one reads back by that.
+
+`quantile` (v of SOLO, arXiv 2505.00347) takes α = Q^(1 / (2^bits - 1)), Q the quantile 0.1 (linear between neighbours)
+of the group's positive x / a, and the code floor(log(x / a) / log(α) + u), at most 2^bits - 1: SOLO's rounding, which
+is not unbiased. It spends no code on zero, which reads back as the smallest value among others and as zero in a group
+of zeros, where a = 0. Magnitudes under 2^-126 count as zero.
+
+Both need the whole tensor or a sort: `kernels/stored_moments.py` alone stores them, not the fused step.
+
 Any number format of at most 8 bits with a zero serves `linear`: where no name of `CODECS` is given, a scheme such as
 "nf4/1x128" is, groups of the flattened tensor, rule amax.
 
-For every coded kind: zero reads back as zero, and a positive second moment never does, because m / (sqrt(v) + eps)
-would explode. A group that holds a NaN or an infinity gets NaN numbers: it reads back as NaN, and no other group does.
+Codes of at most 4 bits are packed, the first of a byte in its low bits; two's complement for softsign, as the format
+says for others. Places left over in the last byte hold the code of zero.
+
+For every coded kind but quantile zero reads back as zero (a dithered m where v is zero); for all of them a group of
+zeros does, and a positive second moment never does, because m / (sqrt(v) + eps) would explode. A group that holds a NaN
+or an infinity gets NaN numbers: it reads back as NaN, and no other group does.
 """
 
 from __future__ import annotations
@@ -44,8 +91,14 @@ from narrowgauge.kernels.tables import search_table, unordered
 MOST_POWER = 2.0**12
 """Largest k: it leaves an error of at most 2^-16, and keeps k · log(|x| / a) good to a fraction of a code."""
 SMALLEST_MAGNITUDE = 2.0**-126
-"""Smallest magnitude that range expansion tells from zero, so that devices which flush subnormals agree."""
-
+"""Smallest magnitude that range expansion and logarithms tell from zero, so that devices which flush subnormals agree.
+"""
+LOG_UNIT = 2.0**-7
+"""Octaves in a unit of the stored lo."""
+SMALLEST_STEP = 2.0**-16
+"""Smallest D, in octaves."""
+ONE_BITS = 0x3F80
+"""1.0 in bfloat16."""
 
 LARGEST_GROUP = 1024
 """What one program of a kernel holds."""
@@ -81,9 +134,12 @@ def _limits(name: str) -> Limits:
 class MomentCodec(NamedTuple):
     """One way to store one moment; see the table of the module. Hashable, plain data: Triton takes it as a constant.
 
-    format: registered name of the code format ("fp32" and "bf16" for `plain`). group: elements that share `columns`
-    float32 numbers. second: holds a second moment (never negative). For `expanded`: log2_range, the target range in
-    octaves; power_steps, 1 / the granularity of k; least_power, its floor.
+    format: registered name of the code format ("fp32" and "bf16" for `plain`, "" for `log`, `softsign`, `quantile`).
+    second: holds a second moment (never negative). group: elements that share numbers. columns: numbers a group.
+    bits: of a code. rounding: "nearest", "stochastic" or "dither". scale_dtype: of the numbers ("float32"; "bfloat16",
+    rounded to nearest before anything is divided by it; "int16" for `log`). whitened: see the module; for m alone.
+    For `expanded`: log2_range, the target range in octaves; power_steps, 1 / the granularity of k; least_power.
+    For `log`: most_step, the largest D in octaves.
     """
 
     kind: str
@@ -94,10 +150,15 @@ class MomentCodec(NamedTuple):
     log2_range: float = 0.0
     power_steps: int = 1
     least_power: float = 1.0
+    bits: int = 8
+    rounding: str = "nearest"
+    scale_dtype: str = "float32"
+    whitened: bool = False
+    most_step: float = 0.25
 
     @property
     def element(self) -> Format:
-        """Format of the codes (float32 has none: ValueError)."""
+        """Format of the codes (float32, log and softsign have none: ValueError)."""
         fmt: Format = get(self.format)
         return fmt
 
@@ -127,25 +188,73 @@ class MomentCodec(NamedTuple):
         return _limits(self.format).reached
 
     @property
+    def levels(self) -> int:
+        """`log`: n, the steps between the smallest and the largest value. `softsign`: L, the largest code."""
+        return (1 << self.bits) - 2 if self.kind == "log" else (1 << (self.bits - 1)) - 1
+
+    @property
+    def draws(self) -> bool:
+        """Whether storing takes random words."""
+        return self.rounding != "nearest"
+
+    @property
+    def per_byte(self) -> int:
+        """Codes in a byte."""
+        return 8 // self.bits if self.bits <= 4 else 1
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether elements are stored as codes of groups, not as floating-point numbers."""
+        return self.kind != "plain"
+
+    @property
+    def fused(self) -> bool:
+        """Whether the fused step stores it; else it goes through kernels/stored_moments.py."""
+        return self.kind not in ("rank-1", "quantile")
+
+    @property
     def dtype(self) -> torch.dtype:
-        """dtype of the stored values or codes."""
+        """dtype of the stored values or codes (uint8 where they are packed)."""
         if self.kind == "plain":
             return torch.float32 if self.format == "fp32" else torch.bfloat16
-        return layout_of(self.element).code_dtype
+        if self.per_byte > 1 or self.kind in ("log", "quantile"):
+            return torch.uint8
+        return torch.int8 if self.kind == "softsign" else layout_of(self.element).code_dtype
 
     @property
     def zero_code(self) -> int:
         """The code of zero."""
-        return 0 if self.kind == "plain" else int(self.element.encode(0.0))
+        return int(self.element.encode(0.0)) if self.format and self.is_coded else 0
+
+    @property
+    def zero_scale(self) -> tuple[float, ...]:
+        """The numbers of a group of zeros."""
+        if self.kind == "log":
+            return 0, ONE_BITS
+        if self.kind == "quantile":
+            return 0.0, 1.0
+        return (0.0 if self.kind == "softsign" else 1.0,) * self.columns
 
     @property
     def bytes_per_parameter(self) -> float:
-        """Storage of one element, its share of the group's numbers included."""
-        return self.dtype.itemsize + 4 * self.columns / self.group
+        """Storage of one element, its share of the group's numbers included (rank-1 numbers: none)."""
+        code = 1 / self.per_byte if self.is_coded else self.dtype.itemsize
+        return code + self.torch_scale_dtype.itemsize * self.columns / self.group
 
-    def scale_shape(self, count: int) -> tuple[int, int]:
-        """Shape of the numbers of a tensor of `count` elements; the last group may be short."""
-        return -(-count // self.group), self.columns
+    @property
+    def torch_scale_dtype(self) -> torch.dtype:
+        dtype: torch.dtype = getattr(torch, self.scale_dtype)
+        return dtype
+
+    def codes_shape(self, shape: torch.Size) -> tuple[int, ...]:
+        """Shape of the codes of a tensor: its own, or that of the packed bytes, flat."""
+        return tuple(shape) if self.per_byte == 1 else (-(-shape.numel() // self.per_byte),)
+
+    def scale_shape(self, shape: torch.Size) -> tuple[int, ...]:
+        """Shape of a tensor's numbers: [groups, columns], the last group may be short; rank-1: rows + columns, flat."""
+        if self.kind == "rank-1" and len(shape) > 1:
+            return (shape[0] + shape[1:].numel(),)
+        return -(-shape.numel() // self.group), self.columns
 
 
 def _coat(target_range: float, power_steps: int) -> tuple[MomentCodec, MomentCodec]:
@@ -158,24 +267,72 @@ def _coat(target_range: float, power_steps: int) -> tuple[MomentCodec, MomentCod
     )
 
 
+def _log(bits: int, rounding: str, group: int) -> tuple[MomentCodec, MomentCodec]:
+    # 8 bits round m to nearest: its average forgets within ten steps.
+    first = "nearest" if bits == 8 else rounding
+    return (
+        MomentCodec("softsign", "", False, group, 1, bits=bits, rounding=first, scale_dtype="bfloat16", whitened=True),
+        MomentCodec(
+            "log",
+            "",
+            True,
+            group,
+            2,
+            bits=bits,
+            rounding=rounding,
+            scale_dtype="int16",
+            most_step=0.25 if bits == 8 else 2.0,
+        ),
+    )
+
+
 _E4M3: Format = get("e4m3fn")
 
 CODECS: dict[str, tuple[MomentCodec, MomentCodec]] = {
+    "log8": _log(8, "stochastic", 128),
+    "log4": _log(4, "dither", 64),
     "coat": _coat(_E4M3.max**2 / 2, 16),
     "coat_paper": _coat(_E4M3.max / _E4M3.smallest_subnormal, 2**16),
     "fp8": (MomentCodec("linear", "e4m3fn", False, 256, 1), MomentCodec("linear", "e4m3fn", True, 256, 1)),
+    "fp8_e5m2": (MomentCodec("linear", "e4m3fn", False, 256, 1), MomentCodec("linear", "e5m2", True, 256, 1)),
     "int8": (MomentCodec("linear", "int8", False, 128, 1), MomentCodec("root", "uint8", True, 128, 1)),
     "dynamic8": (
         MomentCodec("linear", "dynamic8", False, 256, 1),
         MomentCodec("linear", "udynamic8", True, 256, 1),
     ),
+    "flash": (
+        MomentCodec("softsign", "", False, 32, 1),
+        MomentCodec("root", "uint8", True, 32, 1),
+    ),
+    "int4": (
+        MomentCodec("linear", "de4", False, 128, 1, bits=4),
+        MomentCodec("rank-1", "uint4", True, 128, 1, bits=4),
+    ),
+    "solo": (
+        MomentCodec("linear", "de4", False, 128, 1, bits=4),
+        MomentCodec("quantile", "", True, 128, 2, bits=2, rounding="stochastic"),
+    ),
     "bf16": (MomentCodec("plain", "bf16", False), MomentCodec("plain", "bf16", True)),
+    "bf16_sr": (
+        MomentCodec("plain", "bf16", False, rounding="stochastic"),
+        MomentCodec("plain", "bf16", True, rounding="stochastic"),
+    ),
     "fp32": (MomentCodec("plain", "fp32", False), MomentCodec("plain", "fp32", True)),
 }
 """Name → how the first and the second moment are stored.
 
-fp8 is torchao's choice (E4M3, 256 elements a scale), dynamic8 that of bitsandbytes. int8 stores m linearly, and v, of
-which linear codes lose the small values, as the linear code of its root (as FlashOptim, arXiv 2602.23349, does).
+log8 and log4 are ours. fp8 is torchao's choice (E4M3, 256 elements a scale), fp8_e5m2 takes E5M2 for v, dynamic8 is
+bitsandbytes'. int8 stores m linearly, and v, of which linear codes lose the small values, as the linear code of its
+root. flash is FlashOptim's (its float16 scales underflow at small gradients: here they are float32). int4 is lpmm's,
+solo SOLO's; both have the signed dynamic-exponent map for m.
+"""
+
+MASTERS = ("none", "sr", "residual")
+"""How a parameter takes its update: rounded to its dtype to nearest; bfloat16, stochastically; or bfloat16 with an
+int8 residual w - p in 127ths of half an ulp of p, itself rounded stochastically (24 bits of weight in 3 bytes):
+
+    w = p + r / 127 · ulp(p) / 2    ulp(p) = 2^(max(exponent(p), -126) - 7)
+    p' = bfloat16(w')    r' = floor(127 · clamp((w' - p') / (ulp(p') / 2), -1, 1) + u)
 """
 
 
@@ -213,7 +370,7 @@ def _from_scheme(spec: Scheme, second: bool) -> MomentCodec:
         problem = "is unsigned, and first moments are not; accepted for v alone"
     if problem:
         raise ValueError(f"state: {spec} {problem}")
-    return MomentCodec("linear", fmt.name, second, group or 1, 1)
+    return MomentCodec("linear", fmt.name, second, group or 1, 1, bits=4 if fmt.bits <= 4 else 8)
 
 
 def first_moment(name: str) -> MomentCodec:
@@ -226,27 +383,44 @@ def second_moment(name: str) -> MomentCodec:
     return _codec(name, True)
 
 
+def lone_moment(name: str) -> MomentCodec:
+    """The codec of a momentum that has no second moment beside it, as Lion's: the first moment's, not whitened.
+
+    Instead of dither it takes stochastic rounding: dithered zeros read back as noise, of which Lion's sign makes steps.
+    """
+    codec = _codec(name, False)
+    rounding = "stochastic" if codec.rounding == "dither" else codec.rounding
+    return codec._replace(whitened=False, rounding=rounding)
+
+
 def empty_moment(codec: MomentCodec, like: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Stored zeros for a parameter: codes of its shape (contiguous), and the groups' numbers, None for `plain`."""
-    codes = torch.full(like.shape, codec.zero_code, dtype=codec.dtype, device=like.device)
+    """Stored zeros for a parameter: codes (contiguous), and the groups' numbers, None for `plain`."""
+    fill = codec.zero_code
+    if codec.per_byte > 1:
+        fill = sum(codec.zero_code << (codec.bits * place) for place in range(codec.per_byte))
+    codes = torch.full(codec.codes_shape(like.shape), fill, dtype=codec.dtype, device=like.device)
     if not codec.columns:
         return codes, None
-    return codes, torch.ones(codec.scale_shape(like.numel()), dtype=torch.float32, device=like.device)
+    scale = torch.empty(codec.scale_shape(like.shape), dtype=codec.torch_scale_dtype, device=like.device)
+    if scale.ndim == 1:
+        return codes, scale.fill_(1.0)
+    return codes, scale.copy_(torch.tensor(codec.zero_scale, dtype=scale.dtype).expand_as(scale))
 
 
-def check_moment(codec: MomentCodec, codes: Tensor, scale: Tensor | None, count: int, name: str) -> None:
-    """ValueError, naming the tensor, unless codes and scale are what `codec` stores for `count` elements."""
+def check_moment(codec: MomentCodec, codes: Tensor, scale: Tensor | None, shape: torch.Size, name: str) -> None:
+    """ValueError, naming the tensor, unless codes and scale are what `codec` stores for a tensor of `shape`."""
+    count = torch.Size(codec.codes_shape(shape)).numel()
     if codes.dtype != codec.dtype or codes.numel() != count or not codes.is_contiguous():
         raise ValueError(
             f"{name}: expected {count} contiguous {codec.dtype} elements, "
             f"got {codes.numel()} of {codes.dtype}{'' if codes.is_contiguous() else ', not contiguous'}"
         )
-    expected = codec.scale_shape(count) if codec.columns else None
+    expected = codec.scale_shape(shape) if codec.columns else None
     if scale is None:
         fits = expected is None
     else:
-        fits = tuple(scale.shape) == expected and scale.dtype is torch.float32 and scale.is_contiguous()
+        fits = tuple(scale.shape) == expected and scale.dtype is codec.torch_scale_dtype and scale.is_contiguous()
     if not fits:
         got = "none" if scale is None else f"{scale.dtype} {tuple(scale.shape)}"
-        wanted = "none" if expected is None else f"contiguous torch.float32 {expected}"
+        wanted = "none" if expected is None else f"contiguous {codec.torch_scale_dtype} {expected}"
         raise ValueError(f"{name}_scale: expected {wanted}, got {got}")

@@ -6,13 +6,14 @@ compile matrix and `narrowgauge ops`. Asked for an implementation that cannot se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from narrowgauge.kernels._triton import HAS_TRITON
 
@@ -42,9 +43,14 @@ class Exact:
 
 @dataclass(frozen=True)
 class ErrorBound:
-    """|actual - reference| <= tolerance(*args), elementwise (a tensor broadcastable to the outputs, or a number)."""
+    """|actual - reference| <= tolerance(*args), elementwise (a tensor broadcastable to the outputs, or a number).
+
+    values(args, outputs): what is compared, where it is not the outputs themselves, as for codes whose neighbours in
+    value are no neighbours in code.
+    """
 
     tolerance: Callable[..., Any]
+    values: Callable[[Sequence[Any], Sequence[Tensor]], Sequence[Tensor]] | None = None
 
 
 @dataclass(frozen=True)

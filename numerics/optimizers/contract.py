@@ -22,6 +22,8 @@ LOST = 0.5
 """Relative rms error on ordinary moments beyond which a state is not stored but lost."""
 CONSTANT_ERROR = 1.0 / 16.0
 """Largest relative error of a group whose elements are all equal: the largest of a group is what codecs keep best."""
+CONSTANT_RESOLUTIONS = 5.0
+"""The same in units of a codec's `resolution`: companded codes are four times as coarse at the top as at zero."""
 WORSE = 4.0
 """How much larger a group's error may be for what lies beside or within it."""
 FLOOR = 1e-3
@@ -44,6 +46,11 @@ class Subject:
     def comparable(self) -> bool:
         """Whether equal moments have to give equal states."""
         return self.repeats and not self.stochastic
+
+    @property
+    def resolution(self) -> float:
+        """Share of a group's largest m / √v that the codec tells from zero."""
+        return float(getattr(self.codec, "resolution", 0.0))
 
     def through(self, m: FloatArray, v: FloatArray, seed: int = 0) -> tuple[FloatArray, FloatArray]:
         """m and v as they read back, float64."""
@@ -97,7 +104,9 @@ def _signs(s: Subject) -> Iterator[Failure]:
     for name in ("iid", "lognormal 1"):
         m, v = s.ordinary(8 * s.group, name)
         got, second = s.through(m, v)
-        wrong = got * m < 0.0
+        ratio = np.abs(m) / np.sqrt(v)
+        told = ratio > s.resolution * ratio.reshape(-1, s.group).max(axis=1).repeat(s.group)
+        wrong = (got * m < 0.0) & told
         if wrong.any():
             at = int(np.argmax(wrong))
             kind = "m sign lost" if (got >= 0.0).all() or (got <= 0.0).all() else "m sign flipped"
@@ -146,11 +155,12 @@ def _zeros(s: Subject) -> Iterator[Failure]:
 
 def _constant(s: Subject) -> Iterator[Failure]:
     """Groups whose elements are all equal, and a last group of one element."""
+    limit = max(CONSTANT_ERROR, CONSTANT_RESOLUTIONS * s.resolution)
     for value in (1e-3, 0.37, 1.0, 3e-7, 1e-12):
         m = np.full(2 * s.group + 1, value)
         for name, x, exact in zip(("m", "v"), s.through(m, np.square(m)), (m, np.square(m)), strict=True):
             error = np.abs(x / np.float32(exact[0]).astype(np.float64) - 1.0)
-            if not (error <= CONSTANT_ERROR).all():
+            if not (error <= limit).all():
                 at = int(np.argmax(np.where(np.isfinite(error), error, np.inf)))
                 detail = f"{name} = {exact[0]:.6g} throughout reads back as {x[at]:.6g} (element {at})"
                 yield Failure("constant groups", detail, "constant group lost")

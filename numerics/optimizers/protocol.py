@@ -20,7 +20,9 @@ class StateCodec(Protocol):
     """Stores a first and a second moment, float32 arrays of one shape.
 
     Optional attributes: `group`, elements of the flattened tensor that share scales; `bytes_per_parameter`, which is
-    then checked; `stochastic`, whether seeds matter (found out by two of them where it is absent).
+    then checked; `stochastic`, whether seeds matter (found out by two of them where it is absent); `unbiased`, names
+    of the moments ("m", "v") whose rounding is stochastic where one is not (default: both); `resolution`, the share of
+    a group's largest m / √v below which m's sign is not kept (default 0; subtractive dither has one).
     """
 
     def store(self, m: Float32Array, v: Float32Array, seed: int) -> Any:

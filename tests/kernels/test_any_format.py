@@ -14,8 +14,8 @@ from narrowgauge.formats import BlockFormat, CodebookFormat, FloatFormat, ScaleR
 from narrowgauge.formats.block import power_of_two_scale
 from narrowgauge.kernels import get_op
 from narrowgauge.kernels._moments_reference import encode_reference
-from narrowgauge.kernels._moments_torch import Scratch, decode_moment, encode_block, parts
 from narrowgauge.kernels.moments import empty_moment, first_moment, second_moment
+from narrowgauge.kernels.stored_moments import Stored, read_moments, write_moments
 
 ODD = FloatFormat(name="odd_float", exponent_bits=3, mantissa_bits=2, bias=-1, nan_codes=3, has_infinity=True)
 LOPSIDED = CodebookFormat.from_values(np.sort(np.random.default_rng(0).standard_normal(27)) - 0.3, "lopsided")
@@ -168,14 +168,16 @@ def test_every_registered_format_with_a_zero_stores_moments() -> None:
             continue
         for codec in [second_moment(f"{name}/1x64:amax")] + ([first_moment(f"{name}/1x64:amax")] if fmt.signed else []):
             values = x if codec.second else x * np.where(np.arange(200) % 3, 1.0, -1.0)
-            codes, scale = empty_moment(codec, torch.empty(200))
-            assert scale is not None
-            for part in parts(codec, codes, scale, torch.from_numpy(values).float(), 0, 200):
-                encode_block(*part, Scratch(200))
-            expected, expected_scale = encode_reference(values, codec)
-            assert np.count_nonzero(codes.numpy() != expected) <= 1, name
-            np.testing.assert_array_equal(scale.numpy(), expected_scale)
-            decoded = decode_moment(codec, codes, scale)
+            stored = Stored(*empty_moment(codec, torch.empty(200)))
+            moments = (None, torch.from_numpy(values).float())[:: 1 if codec.second else -1]
+            codecs, states = ((None, part)[:: 1 if codec.second else -1] for part in (codec, stored))
+            write_moments(*codecs, *moments, *states)
+            assert stored.scale is not None
+            expected = encode_reference(values, codec)
+            assert np.count_nonzero(stored.codes.numpy() != expected.codes) <= 1, name
+            np.testing.assert_array_equal(stored.scale.numpy(), expected.scale)
+            decoded = read_moments(*codecs, *states, torch.Size([200]))[codec.second]
+            assert decoded is not None
             assert decoded[1] == 0.0
             assert decoded[0] > 0.0 or not codec.second
             tested += 1

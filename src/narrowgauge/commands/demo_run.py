@@ -121,7 +121,7 @@ def _run_demo(config: DemoConfig) -> DemoResult:
         return torch.optim.AdamW(groups, lr=LR, betas=BETAS, weight_decay=WEIGHT_DECAY)
 
     def compressed_adamw(groups: Any) -> torch.optim.Optimizer:
-        return AdamW(groups, lr=LR, betas=BETAS, weight_decay=WEIGHT_DECAY, state=config.state)
+        return AdamW(groups, lr=LR, betas=BETAS, weight_decay=WEIGHT_DECAY, state=config.state, seed=config.seed)
 
     # Made before the first run: what cannot be is noticed now, not after a minute.
     narrow = convert(_model(config), recipe)

@@ -62,7 +62,9 @@ def build_trainer(config: TrainConfig) -> Trainer:
     return Trainer(
         model,
         data,
-        lambda groups: AdamW(groups, lr=config.lr, betas=BETAS, weight_decay=config.weight_decay, state=config.state),
+        lambda groups: AdamW(
+            groups, lr=config.lr, betas=BETAS, weight_decay=config.weight_decay, state=config.state, seed=config.seed
+        ),
         schedule=WarmupCosine(config.lr, config.steps, min(config.warmup, config.steps)),
         methods=[make_method(text) for text in config.methods],
         eval_every=config.eval_every,
