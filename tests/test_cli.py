@@ -83,6 +83,8 @@ def test_version_is_printed(capsys):
         (["bench", "quantize", "--scheme", "e4m3fn/rows"], "accepted: tensor, row, col"),
         (["bench", "quantize", "--size", "0"], "size: expected at least 1"),
         (["bench", "linear", "--recipe", "fp8_rows"], "nearest: fp8_row"),
+        (["bench", "activation", "--policy", "int9"], "int8"),
+        (["bench", "activation", "--size", "100"], "size: expected a multiple of 64, got 100"),
         (["demo", "--recipe", "mxfp"], "nearest: mxfp8"),
         (["demo", "--data", "/nowhere/at/all"], "does not exist"),
         (["demo", "--steps", "0"], "steps: expected at least 1"),
@@ -166,6 +168,14 @@ def test_bench_json_is_one_object(capsys):
     words = ["bench", "quantize", "--size", "32", "--no-compiled", "--no-peers", "--repetitions", "9", "--json"]
     result = json.loads(run(capsys, *words)[1])
     assert [row["name"] for row in result["rows"]] == ["clone", "eager"]
+
+
+def test_bench_activation_prints_the_units_that_are_kept(capsys):
+    words = ["bench", "activation", "--size", "64", "--policy", "int8", "--train-steps", "0", "--repetitions", "9"]
+    status, out, _ = run(capsys, *words)
+    assert status == 0
+    assert "U saved" in out
+    assert "int8" in out
 
 
 def test_bench_gives_no_speed_of_a_wrong_result(capsys, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from narrowgauge.commands import bench_optim, bench_optim_training
 from narrowgauge.commands.output import note, number, print_json, print_table, print_text
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ examples:
   narrowgauge bench formats --out bench/results/formats-cpu.json
   narrowgauge bench formats --format nf4 --format hif8 --no-peers
   narrowgauge bench linear --recipe fp8_row --recipe mxfp8
+  narrowgauge bench activation --policy int8
+  narrowgauge bench optim --state log8 --state coat
+  narrowgauge bench optim --quality
   narrowgauge bench quantize --out bench/results/quantize.json
   narrowgauge bench compile-matrix --target sm_90
 """
@@ -52,16 +56,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     linear.add_argument("--size", type=int, default=1024, metavar="N",
                         help="N tokens, N inputs, N outputs (default: %(default)s)")  # fmt: skip
     linear.add_argument("--recipe", action="append", metavar="NAME", help="only this recipe (may be repeated)")
-    for suite, repetitions in ((quantize, 15), (every, 9), (linear, 15)):
+    activation = suites.add_parser("activation", help="memory, time and loss of a Llama block whose saved activations "
+                                   "are compressed, against the plain block", description=DESCRIPTION)  # fmt: skip
+    activation.add_argument("--size", type=int, default=512, metavar="N",
+                            help="width of the block, a multiple of 64 (default: %(default)s)")  # fmt: skip
+    activation.add_argument("--policy", action="append", metavar="NAME", help="only this policy (may be repeated)")
+    activation.add_argument("--train-steps", type=int, default=60, metavar="N",
+                            help="steps that give the loss gap, 0: none (default: %(default)s)")  # fmt: skip
+    for suite, repetitions in ((quantize, 15), (every, 9), (linear, 15), (activation, 15)):
         suite.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … (default: %(default)s)")
         suite.add_argument("--repetitions", type=int, default=repetitions, metavar="N",
                            help="measurements of each competitor, at least 9 (default: %(default)s)")  # fmt: skip
         suite.add_argument("--out", metavar="FILE", help="also write the result, with hardware and versions, as JSON")
+    bench_optim.add_parser(suites)
+    bench_optim_training.add_parser(suites)
     matrix = suites.add_parser("compile-matrix", help="build every Triton kernel for every GPU target, without a GPU",
                                description=DESCRIPTION)  # fmt: skip
     matrix.add_argument("--target", action="append", metavar="NAME", help="only this target (may be repeated)")
     matrix.add_argument("--case", metavar="TEXT", help="only cases whose name contains TEXT")
-    for suite in (quantize, every, linear, matrix):
+    for suite in (quantize, every, linear, activation, matrix):
         suite.add_argument("--json", action="store_true", help="print one JSON object")
         suite.set_defaults(parser=suite)
 
@@ -83,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(result.to_dict())
     else:
-        _print(result)
+        print_suite(result)
     return 0
 
 
@@ -117,7 +130,14 @@ def _linear(args: argparse.Namespace) -> SuiteResult:
     return run_suite(args.size, args.recipe, device=args.device, repetitions=args.repetitions)
 
 
-_SUITES = {"quantize": _quantize, "formats": _formats, "linear": _linear}
+def _activation(args: argparse.Namespace) -> SuiteResult:
+    from narrowgauge.bench.activation import run_suite
+
+    return run_suite(args.size, args.policy, train_steps=args.train_steps, device=args.device,
+                     repetitions=args.repetitions)  # fmt: skip
+
+
+_SUITES = {"quantize": _quantize, "formats": _formats, "linear": _linear, "activation": _activation}
 _HEADS = {
     "milliseconds": "ms",
     "gb_per_s": "GB/s",
@@ -126,10 +146,20 @@ _HEADS = {
     "sqnr_y_db": "y dB",
     "sqnr_dx_db": "dx dB",
     "sqnr_dw_db": "dW dB",
+    "saved_units": "U saved",
+    "sqnr_db": "gradient dB",
+    "loss_gap_percent": "loss gap %",
+    "ns_per_parameter": "ns / parameter",
+    "cpu_ns_per_parameter": "CPU ns / parameter",
+    "bytes_per_parameter": "state B / parameter",
+    "temporary_percent": "temporary %",
+    "static_bytes": "static B / parameter",
+    "ratio_of_best": "× best",
 }
 
 
-def _print(result: SuiteResult) -> None:
+def print_suite(result: SuiteResult) -> None:
+    """The table of a suite, what was not timed, and the machine."""
     figures = list(dict.fromkeys(name for row in result.rows for name in row.figures))
     heads = [_HEADS.get(name, name) for name in figures]
     table = []
