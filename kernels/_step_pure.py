@@ -86,7 +86,7 @@ def block_step(
         p = x.p
         if x.residual is not None:
             p = p + x.residual.float() * (HALF_ULP / RESIDUAL_STEPS) * _power(p)
-        old_m, v = _read(first, second, x)
+        old_m, v = (moment.clone() for moment in _read(first, second, x))  # `plain` ones are what is written below
         g = x.g * numbers.gradient
         if skip_nonfinite:
             g = torch.where(torch.isfinite(g), g, 0.0)

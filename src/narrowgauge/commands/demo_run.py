@@ -49,7 +49,7 @@ class DemoConfig:
 
     steps: int = DEFAULT_STEPS
     recipe: str = "fp8_row"
-    state: str = "coat"
+    state: str = "log8"
     gg_shape: float | None = None
     data: str | None = None
     seed: int = 0

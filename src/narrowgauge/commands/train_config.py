@@ -20,7 +20,7 @@ class TrainConfig:
     data: str | None = None
     model: str = "demo"
     recipe: str = "fp8_row"
-    state: str = "coat"
+    state: str = "log8"
     steps: int = 500
     batch_size: int = 8
     seq_len: int = 128
