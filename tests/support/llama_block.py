@@ -51,7 +51,7 @@ def alive() -> dict[int, int]:
     gc.collect()
     found: dict[int, int] = {}
     for thing in gc.get_objects():
-        if type(thing) in (Tensor, nn.Parameter):
+        if type(thing) in (Tensor, nn.Parameter) and thing.layout is torch.strided:  # others have no storage
             storage = thing.untyped_storage()
             found[storage._cdata] = storage.nbytes()
     return found
