@@ -30,7 +30,6 @@ CHUNK_ELEMENTS = 1 << 18
 """Elements of one call: it takes some microseconds to begin, and temporaries stay in the third-level cache."""
 NARROWEST = 128
 """Elements of a row where no moment has groups."""
-KEYS = ("first_key", "second_key", "weight_key", "read_first_key", "read_second_key")
 
 
 @lru_cache(maxsize=1)
@@ -54,6 +53,19 @@ class Kind(NamedTuple):
     skip_nonfinite: bool
 
 
+def _keys_of(kind: Kind) -> tuple[str, ...]:
+    """Names of the row's keys that a step draws under, "" in place of those that it does not."""
+    first, second = kind.first, kind.second
+    needed = {
+        "first_key": first is not None and first.draws,
+        "second_key": second is not None and second.draws,
+        "weight_key": kind.master != "none",
+        "read_first_key": first is not None and first.rounding == "dither",
+        "read_second_key": second is not None and second.rounding == "dither",
+    }
+    return tuple(key if draws else "" for key, draws in needed.items())
+
+
 class CompiledStep:
     """The step of blocks of one kind. group: the smaller one of the moments. row: the larger."""
 
@@ -61,7 +73,7 @@ class CompiledStep:
         codecs = [codec for codec in (kind.first, kind.second) if codec is not None]
         groups = [codec.group for codec in codecs if codec.is_coded] or [NARROWEST]
         self.group, self.row = min(groups), max(groups)
-        self.draws = kind.master != "none" or any(codec.draws for codec in codecs)
+        self.keys = _keys_of(kind)
         step: Any = block_step(kind.rule, self._pure(kind.first), self._pure(kind.second), *kind[3:])
         # torch counts compilations by code object, and gives up after a few: each kind has one of its own.
         code = step.__code__.replace(co_name=f"step_{kind.rule}_{abs(hash(kind))}")
@@ -132,8 +144,8 @@ class _Blocks:
         self.numbers = torch.empty(0)
 
     def step(self, block: Block) -> bool:
-        """Makes the step of a block, if it can: of one piece, in whole rows, that the table of draws holds."""
-        if len(block.pieces) > 1 or block.size % self.compiled.row:
+        """Makes the step of a block, if it can: of a large piece, in whole rows, that the table of draws holds."""
+        if len(block.pieces) > 1 or block.size < LEAST_ELEMENTS or block.size % self.compiled.row:
             return False
         row = self.rows[block.pieces[0].tensor]
         place, inner = divmod(int(row.offset) + block.pieces[0].start, TABLE_ELEMENTS)
@@ -145,9 +157,10 @@ class _Blocks:
         p, g = _wide(views.p, scratch.p), _wide(views.g, scratch.g)
         m, v = self._values(self.kind.first, views.m, scratch.m), self._values(self.kind.second, views.v, scratch.v)
         words = halves = keys = None
-        if self.compiled.draws:
+        if any(self.compiled.keys):
             words, halves = _words()[inner : inner + block.size].view(self.shape), _halves(self.compiled.group)
-            keys = torch.tensor([signed(block_key(int(getattr(row, key)), place)) for key in KEYS], dtype=torch.int32)
+            drawn = [signed(block_key(int(getattr(row, key)), place)) if key else 0 for key in self.compiled.keys]
+            keys = torch.tensor(drawn, dtype=torch.int32)
         m_scale, v_scale = self._numbers(self.kind.first, views.m_scale), self._numbers(self.kind.second, views.v_scale)
         self.compiled(Operands(
             p.view(self.shape), g.view(self.shape), self._shaped(m), m_scale, self._shaped(v), v_scale,

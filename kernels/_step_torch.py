@@ -19,7 +19,8 @@ from narrowgauge.kernels.moments import LARGEST_GROUP, MomentCodec
 from narrowgauge.kernels.step_rules import Row
 
 CHUNK_ELEMENTS = 1 << 18
-"""Elements of one block; what a pass over it touches fits in the second-level caches of two cores."""
+"""Elements of one block: what an operation passes over stays in the caches, and takes longer than it does to call it.
+"""
 LEAST_ELEMENTS = 1 << 15
 """Tensors and ends with fewer elements are gathered: a call for each of a step's operations would cost more."""
 
