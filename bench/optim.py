@@ -25,7 +25,7 @@ from narrowgauge.bench.quantize import COMPILERS
 from narrowgauge.bench.report import Row, SuiteResult
 from narrowgauge.bench.temporaries import peak_bytes
 from narrowgauge.bench.timer import Timing, time_interleaved
-from narrowgauge.kernels.moments import CODECS
+from narrowgauge.kernels.codecs import CODECS
 from narrowgauge.kernels.optimizer_step import OPTIMIZER_STEP
 from narrowgauge.numerics import check_optimizer, nmse
 from narrowgauge.optim import AdamW

@@ -1,4 +1,4 @@
-"""How a parameter takes its update on a CPU: `kernels/moments.MASTERS`, of blocks in working memory."""
+"""How a parameter takes its update on a CPU: `kernels/step_rules.MASTERS`, of blocks in working memory."""
 
 from __future__ import annotations
 

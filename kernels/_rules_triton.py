@@ -1,4 +1,4 @@
-"""The update rules of kernels/step_rules.py and the masters of kernels/moments.MASTERS as Triton device functions.
+"""The update rules of kernels/step_rules.py and the masters of kernels/step_rules.MASTERS as Triton device functions.
 
 `row` points at the float64 numbers of one step (`step_rules.Row`); float64 arithmetic is left to what float32 would
 lose.

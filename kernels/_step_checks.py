@@ -8,15 +8,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from narrowgauge.kernels.moments import (
-    MASTERS,
-    MomentCodec,
-    check_moment,
-    first_moment,
-    lone_moment,
-    second_moment,
-)
-from narrowgauge.kernels.step_rules import ROW_LENGTH, RULES
+from narrowgauge.kernels.codecs import first_moment, lone_moment, second_moment
+from narrowgauge.kernels.moments import MomentCodec, check_moment
+from narrowgauge.kernels.step_rules import MASTERS, ROW_LENGTH, RULES
 
 PARAMETER_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from narrowgauge.kernels._moments_reference import Stored, encode_pair, encode_reference
 from narrowgauge.kernels._step_checks import rule_codecs
-from narrowgauge.kernels.moments import CODECS, MomentCodec, empty_moment
+from narrowgauge.kernels.codecs import CODECS
+from narrowgauge.kernels.moments import MomentCodec, empty_moment
 from narrowgauge.kernels.op import Sample
 from narrowgauge.kernels.step_rules import ROW_LENGTH, RULES, Row
 

@@ -1,6 +1,6 @@
 """Triton kernel of optimizer_step and its launch: one pass over the blocks of many tensors, in place, so there is no
 autotuning (a second run would step twice). Rules: kernels/step_rules.py; stored moments: kernels/_moments_triton.py;
-masters: kernels/moments.MASTERS.
+masters: kernels/step_rules.MASTERS.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from narrowgauge.kernels._moments_triton import (
 from narrowgauge.kernels._rules_triton import join_weight, key, number, settings, split_weight, update
 from narrowgauge.kernels._step_table import FIELDS, grouped, rows_on, tables
 from narrowgauge.kernels._triton import constant, jit, tl
+from narrowgauge.kernels.codecs import CODECS, first_moment, lone_moment, second_moment
 from narrowgauge.kernels.layout import layout_of, table_constants, table_signature
-from narrowgauge.kernels.moments import CODECS, MASTERS, MomentCodec, first_moment, lone_moment, second_moment
+from narrowgauge.kernels.moments import MomentCodec
 from narrowgauge.kernels.op import CompileCase
 from narrowgauge.kernels.random_words import random_draws, random_halves
-from narrowgauge.kernels.step_rules import ROW_LENGTH, RULES, Row
+from narrowgauge.kernels.step_rules import MASTERS, ROW_LENGTH, RULES, Row
 from narrowgauge.kernels.tables import table_blob
 
 BLOCK = 1024

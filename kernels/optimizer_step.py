@@ -10,9 +10,9 @@ maximize, skip_nonfinite)`, everything but the names, `rows` and the flags a lis
                  empty where the codec has no numbers
   v, v_scale     second moments likewise, under v_codec
   residual       int8, of p's shape, for master="residual"; else empty
-  m_codec        a name of kernels/moments.CODECS, or a scheme such as nf4/1x128; "" where the rule has no m. Only
+  m_codec        a name of kernels/codecs.CODECS, or a scheme such as nf4/1x128; "" where the rule has no m. Only
                  where m is of the size of √v (Rule.relative) do whitened codecs whiten
-  master         a name of kernels/moments.MASTERS; "sr" and "residual" take bfloat16 parameters
+  master         a name of kernels/step_rules.MASTERS; "sr" and "residual" take bfloat16 parameters
   rows           [tensors, ROW_LENGTH] float64, on the CPU or the tensors' device (kernels/step_rules.Row)
   skip_nonfinite elements whose gradient is not finite count as zero gradient; else they go into p as in torch's
                  optimizers, and into the stored moments of their group, nowhere else
@@ -36,7 +36,7 @@ from narrowgauge.kernels.op import Cost, ErrorBound, Op, register
 __all__ = ["OPTIMIZER_STEP", "PARAMETER_DTYPES", "check_arguments", "rule_codecs"]
 
 
-def _in_flat(implementation: Any) -> Any:
+def in_flat(implementation: Any) -> Any:
     """The op's signature around an implementation for flat, contiguous tensors and checked arguments."""
 
     def step_in_place(
@@ -79,8 +79,8 @@ OPTIMIZER_STEP = register(
         "Tensor(e!)[] v_scale, Tensor(f!)[] residual, str m_codec, str v_codec, str master, Tensor rows, "
         "bool maximize, bool skip_nonfinite) -> ()",
         reference=reference,
-        torch_impl=_in_flat(_step_torch.run),
-        triton_impl=_in_flat(_step_triton.launch),
+        torch_impl=in_flat(_step_torch.run),
+        triton_impl=in_flat(_step_triton.launch),
         fake=_fake,
         samples=_step_samples.samples,
         cost=_cost,

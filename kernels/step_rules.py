@@ -47,6 +47,15 @@ RULES: dict[str, Rule] = {
 }
 
 
+MASTERS = ("none", "sr", "residual")
+"""How a parameter takes its update: rounded to its dtype to nearest; bfloat16, stochastically; or bfloat16 with an
+int8 residual w - p in 127ths of half an ulp of p, itself rounded stochastically (24 bits of weight in 3 bytes):
+
+    w = p + r / 127 · ulp(p) / 2    ulp(p) = 2^(max(exponent(p), -126) - 7)
+    p' = bfloat16(w')    r' = floor(127 · clamp((w' - p') / (ulp(p') / 2), -1, 1) + u)
+"""
+
+
 class Row(NamedTuple):
     """What a step of one tensor is told: a row of the op's float64 `rows` [tensors, ROW_LENGTH].
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from narrowgauge.kernels.moments import MomentCodec, second_moment
+from narrowgauge.kernels.codecs import second_moment
+from narrowgauge.kernels.moments import MomentCodec
 from narrowgauge.kernels.random_words import SECOND
 from narrowgauge.kernels.stored_moments import read_moments, write_moments
 from narrowgauge.optim.codec import State, codec_names, empty_moments, moments_of, stored

@@ -23,14 +23,8 @@ import torch
 from torch import Tensor
 
 from narrowgauge.formats import Scheme
-from narrowgauge.kernels.moments import (
-    MomentCodec,
-    check_moment,
-    empty_moment,
-    first_moment,
-    lone_moment,
-    second_moment,
-)
+from narrowgauge.kernels.codecs import first_moment, lone_moment, second_moment
+from narrowgauge.kernels.moments import MomentCodec, check_moment, empty_moment
 from narrowgauge.kernels.stored_moments import Stored
 
 StateOption = str | Scheme | tuple[str | Scheme, str | Scheme]

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from narrowgauge.kernels.moments import MomentCodec, empty_moment, first_moment, second_moment
+from narrowgauge.kernels.codecs import first_moment, second_moment
+from narrowgauge.kernels.moments import MomentCodec, empty_moment
 from narrowgauge.kernels.random_words import FIRST, SECOND, key_of
 from narrowgauge.kernels.stored_moments import Stored, read_moments, write_moments
 from narrowgauge.optim.codec import codec_names

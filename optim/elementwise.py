@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from narrowgauge.kernels.optimizer_step import OPTIMIZER_STEP
-from narrowgauge.kernels.optimizer_step import _in_flat as in_flat
+from narrowgauge.kernels.optimizer_step import OPTIMIZER_STEP, in_flat
 from narrowgauge.kernels.step_rules import RULES
 from narrowgauge.optim.base import CompressedOptimizer
 from narrowgauge.optim.codec import Moments

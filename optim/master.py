@@ -1,4 +1,4 @@
-"""p ← p - update for a whole tensor, in the three ways of kernels/moments.MASTERS; the fused step does the same.
+"""p ← p - update for a whole tensor, in the three ways of kernels/step_rules.MASTERS; the fused step does the same.
 
 `sr`: w' = p - update in float32 lies between two neighbours in bfloat16; the one of larger magnitude is taken with the
 probability that the 16 bits below it say, so that p' is w' on average. `residual`: the weight is p and what an int8

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from narrowgauge.kernels.moments import MASTERS
+from narrowgauge.kernels.step_rules import MASTERS
 from narrowgauge.optim.codec import StateOption
 from narrowgauge.optim.local import cut_axis
 

@@ -20,7 +20,7 @@ Float32Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Master:
-    """master: "none", "sr" or "residual" (kernels/moments.MASTERS)."""
+    """master: "none", "sr" or "residual" (kernels/step_rules.MASTERS)."""
 
     master: str
 

@@ -18,7 +18,7 @@ from narrowgauge.bench.optim_quality.sizes import FULL, QUICK, Sizes
 from narrowgauge.bench.optim_quality.table import Figures, Line, QualityResult, Role, Subject, Table
 from narrowgauge.bench.optim_quality.vectors import check_vectors
 from narrowgauge.bench.optim_quality.verdict import verdicts
-from narrowgauge.kernels.moments import CODECS
+from narrowgauge.kernels.codecs import CODECS
 from narrowgauge.optim.codec_check import named_codec
 
 Show = Callable[[int, int, str], None]

@@ -14,7 +14,8 @@ from narrowgauge.formats import BlockFormat, CodebookFormat, FloatFormat, ScaleR
 from narrowgauge.formats.block import power_of_two_scale
 from narrowgauge.kernels import get_op
 from narrowgauge.kernels._moments_reference import encode_reference
-from narrowgauge.kernels.moments import empty_moment, first_moment, second_moment
+from narrowgauge.kernels.codecs import first_moment, second_moment
+from narrowgauge.kernels.moments import empty_moment
 from narrowgauge.kernels.stored_moments import Stored, read_moments, write_moments
 
 ODD = FloatFormat(name="odd_float", exponent_bits=3, mantissa_bits=2, bias=-1, nan_codes=3, has_infinity=True)

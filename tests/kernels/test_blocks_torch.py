@@ -6,7 +6,8 @@ import torch
 
 from narrowgauge.kernels._blocks_torch import Block, Lists, blocks
 from narrowgauge.kernels._scratch_torch import Scratch
-from narrowgauge.kernels.moments import empty_moment, first_moment, second_moment
+from narrowgauge.kernels.codecs import first_moment, second_moment
+from narrowgauge.kernels.moments import empty_moment
 from narrowgauge.kernels.step_rules import Row
 
 CHUNK, LEAST = 1024, 512

@@ -9,7 +9,8 @@ import torch
 from narrowgauge.kernels._codes_torch import narrow_codes, store_codes, store_stochastic
 from narrowgauge.kernels._masters_reference import bfloat16
 from narrowgauge.kernels._scratch_torch import Scratch, Stretch
-from narrowgauge.kernels.moments import MomentCodec, first_moment, second_moment
+from narrowgauge.kernels.codecs import first_moment, second_moment
+from narrowgauge.kernels.moments import MomentCodec
 from narrowgauge.kernels.packing import pack
 from narrowgauge.kernels.random_words import halves
 

@@ -7,14 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from narrowgauge.kernels.moments import (
-    CODECS,
-    MomentCodec,
-    check_moment,
-    empty_moment,
-    first_moment,
-    second_moment,
-)
+from narrowgauge.kernels.codecs import CODECS, first_moment, second_moment
+from narrowgauge.kernels.moments import MomentCodec, check_moment, empty_moment
 from narrowgauge.kernels.stored_moments import Stored, read_moments, write_moments
 
 COAT_M, COAT_V = CODECS["coat"]
@@ -150,21 +144,6 @@ def test_codecs_have_their_published_accuracy(name: str, m_error: float, v_error
     error = round_trip(m, first_moment(name)._replace(whitened=False)) - m
     assert float(error.square().mean() / m.square().mean()) == pytest.approx(m_error, rel=0.1)
     assert relative_rms(v, second_moment(name)) == pytest.approx(v_error, rel=0.1)
-
-
-@pytest.mark.parametrize(("name", "bytes_per_parameter"), [
-    ("log8", 2 + 2 / 128 + 4 / 128), ("coat", 2.125), ("fp8", 2.03125), ("int8", 2.0625), ("dynamic8", 2.03125),
-    ("flash", 2.25), ("bf16", 4.0), ("fp32", 8.0),
-])  # fmt: skip
-def test_codecs_take_the_stated_bytes(name: str, bytes_per_parameter: float) -> None:
-    assert sum(codec.bytes_per_parameter for codec in CODECS[name]) == bytes_per_parameter
-
-
-def test_unknown_codec_names_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"state: unknown codec 'dynamic'; nearest: dynamic8"):
-        first_moment("dynamic")
-    with pytest.raises(TypeError, match="state: expected the name"):
-        second_moment(8)  # type: ignore[arg-type]
 
 
 def test_stored_tensors_that_do_not_fit_are_named() -> None:

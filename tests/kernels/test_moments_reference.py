@@ -23,7 +23,8 @@ from narrowgauge.kernels._moments_reference import (
     unpack_reference,
     whitened,
 )
-from narrowgauge.kernels.moments import CODECS, LOG_UNIT, MomentCodec, first_moment, second_moment
+from narrowgauge.kernels.codecs import CODECS, first_moment, second_moment
+from narrowgauge.kernels.moments import LOG_UNIT, MomentCodec
 from narrowgauge.kernels.random_words import key_of
 
 Array = NDArray[np.float64]

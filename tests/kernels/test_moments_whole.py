@@ -9,7 +9,8 @@ from torch import Tensor
 
 from narrowgauge.kernels._moments_reference import decode_reference, encode_reference, unpack_reference
 from narrowgauge.kernels._moments_whole import decode_whole, encode_whole
-from narrowgauge.kernels.moments import CODECS, MomentCodec, empty_moment, second_moment
+from narrowgauge.kernels.codecs import CODECS, second_moment
+from narrowgauge.kernels.moments import MomentCodec, empty_moment
 
 RANK1, QUANTILE = second_moment("int4"), second_moment("solo")
 BOTH = [RANK1, QUANTILE, QUANTILE._replace(bits=4), QUANTILE._replace(bits=8), RANK1._replace(format="e5m2", bits=8)]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from narrowgauge.kernels.moments import CODECS
+from narrowgauge.kernels.codecs import CODECS
 from narrowgauge.kernels.optimizer_step import OPTIMIZER_STEP
 from narrowgauge.kernels.step_rules import RULES
 from optimizer_steps import (

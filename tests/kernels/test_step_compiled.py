@@ -10,13 +10,13 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from narrowgauge.kernels import _step_compiled, _step_torch
-from narrowgauge.kernels.optimizer_step import _in_flat
+from narrowgauge.kernels.optimizer_step import in_flat
 from narrowgauge.kernels.random_words import TABLE_ELEMENTS
 from narrowgauge.kernels.step_rules import RULES
 from optimizer_steps import FUSED, State, gaussian, run
 
-COMPILED = _in_flat(_step_compiled.run)
-EAGER = _in_flat(_step_torch.run)
+COMPILED = in_flat(_step_compiled.run)
+EAGER = in_flat(_step_torch.run)
 COUNTS = (40_000, 300, TABLE_ELEMENTS + 33_000)
 
 

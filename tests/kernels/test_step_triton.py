@@ -17,10 +17,10 @@ from narrowgauge.kernels._masters_reference import join_weight
 from narrowgauge.kernels._moments_reference import decode_reference
 from narrowgauge.kernels._step_triton import compile_cases
 from narrowgauge.kernels._triton import HAS_TRITON, jit, tl
-from narrowgauge.kernels.moments import MASTERS, second_moment
+from narrowgauge.kernels.codecs import second_moment
 from narrowgauge.kernels.optimizer_step import OPTIMIZER_STEP
 from narrowgauge.kernels.random_words import TABLE_ELEMENTS, halves, random_draws, random_halves, uniform
-from narrowgauge.kernels.step_rules import RULES, Row
+from narrowgauge.kernels.step_rules import MASTERS, RULES, Row
 from optimizer_steps import FUSED, State, assert_same, gaussian, new_state, row, run, step, tensors
 
 TRITON = OPTIMIZER_STEP.implementation("triton") if HAS_TRITON else None

@@ -11,7 +11,8 @@ from torch import Tensor
 from narrowgauge.kernels._moments_anywhere import decode_stored, encode_stored
 from narrowgauge.kernels._moments_reference import Stored as StoredArrays
 from narrowgauge.kernels._moments_reference import decode_pair, encode_pair, encode_reference
-from narrowgauge.kernels.moments import CODECS, MomentCodec, empty_moment, first_moment, lone_moment, second_moment
+from narrowgauge.kernels.codecs import CODECS, first_moment, lone_moment, second_moment
+from narrowgauge.kernels.moments import MomentCodec, empty_moment
 from narrowgauge.kernels.stored_moments import Stored, read_moments, write_moments
 
 PAIRS = {name: pair for name, pair in CODECS.items() if pair[1].fused}

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from narrowgauge.formats import CodebookFormat, Scheme
-from narrowgauge.kernels.moments import CODECS
+from narrowgauge.kernels.codecs import CODECS
 from narrowgauge.optim import AdamW
 
 MINE = Scheme(CodebookFormat.from_values([0.0, *(2.0 ** (-i / 8) for i in range(255))], "log_state"), (1, 64))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from narrowgauge.formats import CodebookFormat, Scheme
-from narrowgauge.kernels.moments import CODECS, first_moment, lone_moment, second_moment
+from narrowgauge.kernels.codecs import CODECS, first_moment, lone_moment, second_moment
 from narrowgauge.kernels.stored_moments import read_moments
 from narrowgauge.optim.codec import (
     codec_names,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from narrowgauge.kernels.moments import CODECS
+from narrowgauge.kernels.codecs import CODECS
 from narrowgauge.optim import AdamW
 from narrowgauge.optim.codec_check import named_codec
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from narrowgauge.kernels.moments import CODECS
+from narrowgauge.kernels.codecs import CODECS
 from narrowgauge.optim import SGD, Adagrad, Adam, AdamW, Lion, RMSprop
 
 SHAPES = ((30, 17), (129,), (), (5, 3, 2))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from narrowgauge.kernels.moments import CODECS
+from narrowgauge.kernels.codecs import CODECS
 from narrowgauge.optim import SGD, Adagrad, Adam, AdamW, Lion, RMSprop, convert_state
 
 LOSSES = {

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from narrowgauge.kernels.moments import CODECS, empty_moment
+from narrowgauge.kernels.codecs import CODECS
+from narrowgauge.kernels.moments import empty_moment
 from narrowgauge.kernels.optimizer_step import OPTIMIZER_STEP, rule_codecs
 from narrowgauge.kernels.random_words import FIRST, SECOND, STREAMS, WEIGHT, key_of
 from narrowgauge.kernels.step_rules import ROW_LENGTH, RULES, Row

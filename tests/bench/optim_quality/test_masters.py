@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from narrowgauge.bench.optim_quality.masters import MASTER_CODECS, OURS, Master
-from narrowgauge.kernels.moments import MASTERS
+from narrowgauge.kernels.step_rules import MASTERS
 from narrowgauge.numerics import check_optimizer
 from narrowgauge.numerics.optimizers.protocol import WeightCodec
 

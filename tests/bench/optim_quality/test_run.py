@@ -13,7 +13,7 @@ from narrowgauge.bench.optim_quality import QualityResult, expected, run, run_qu
 from narrowgauge.bench.optim_quality.experiments import STATE_EXPERIMENTS, WEIGHT_EXPERIMENTS, measured_bytes
 from narrowgauge.bench.optim_quality.sizes import QUICK
 from narrowgauge.bench.optim_quality.table import Role
-from narrowgauge.kernels.moments import CODECS
+from narrowgauge.kernels.codecs import CODECS
 from narrowgauge.strict_json import dumps
 
 STATES = ("log8", "coat", "fp32")

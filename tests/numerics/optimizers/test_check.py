@@ -12,7 +12,7 @@ import torch
 
 import narrowgauge.optim  # the names of its codecs are looked up
 import planted_codecs
-from narrowgauge.kernels.moments import CODECS
+from narrowgauge.kernels.codecs import CODECS
 from narrowgauge.numerics import check_optimizer
 from narrowgauge.numerics.optimizers.contract import CONTRACT
 from narrowgauge.numerics.optimizers.protocol import resolve_codec, state_bytes
