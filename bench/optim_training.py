@@ -31,8 +31,8 @@ from narrowgauge.bench.optim_training_run import (
     make_optimizer,
     read_result,
     train_run,
-    write_json,
 )
+from narrowgauge.bench.report import write_json
 from narrowgauge.bench.run_lock import exclusive
 from narrowgauge.strict_json import plain
 from narrowgauge.train import ByteCorpus, Logger

@@ -15,7 +15,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from narrowgauge.bench.machine import describe_machine
-from narrowgauge.bench.optim_training_run import BASELINE, PERTURBED, RunResult, TrainingSettings, write_json
+from narrowgauge.bench.optim_training_run import BASELINE, PERTURBED, RunResult, TrainingSettings
 from narrowgauge.train import Llama
 
 LIMIT_PERCENT = 0.2
@@ -136,12 +136,6 @@ def report(results: Results, pending: int, settings: TrainingSettings, limit_per
         "machines": machines or [asdict(describe_machine())],
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
-
-
-def write_report(content: Mapping[str, Any], path: Path) -> Path:
-    """Writes the JSON file; returns its path."""
-    write_json(path, dict(content))
-    return path
 
 
 def plot(results: Results, settings: TrainingSettings, path: Path, limit_percent: float = LIMIT_PERCENT) -> Path:

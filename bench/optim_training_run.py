@@ -6,7 +6,6 @@ Its folder holds `checkpoint/` and `metrics.jsonl` (a line a step) while it trai
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -20,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from narrowgauge.bench.machine import describe_machine
+from narrowgauge.bench.report import write_json
 from narrowgauge.optim import AdamW
-from narrowgauge.strict_json import dumps
 from narrowgauge.train import (
     BatchStream,
     ByteCorpus,
@@ -251,11 +250,3 @@ def read_result(run: Run, folder: Path) -> RunResult | None:
         raise ValueError(f"runs: {path} is of the run {found}, not of {run}; give another folder")
     content |= {name: tuple(content[name]) for name in ("train_curve", "val_curve")}
     return RunResult(run=run, **content)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes strict JSON, whole or not at all, whoever else writes the same file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(dumps(value) + "\n", encoding="utf-8")
-    os.replace(partial, path)  # noqa: PTH105 - replaces on every system

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from narrowgauge.bench.machine import Machine, describe_machine
 from narrowgauge.bench.timer import Timing
@@ -44,12 +44,23 @@ class SuiteResult:
         return content
 
 
-def write_result(result: SuiteResult, path: str | Path) -> Path:
+class Result(Protocol):
+    """What a suite gives back: timings, or anything else that becomes plain data."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+
+
+def write_result(result: Result, path: str | Path) -> Path:
     """Writes the result with the time of writing as JSON, whole or not at all; returns the path."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     content = {**result.to_dict(), "written": datetime.now(UTC).isoformat(timespec="seconds")}
-    partial = target.with_name(f".{target.name}.partial")
-    partial.write_text(dumps(content) + "\n", encoding="utf-8")
-    os.replace(partial, target)  # noqa: PTH105 - replaces on every system
-    return target
+    return write_json(Path(path), content)
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Writes strict JSON, whole or not at all, whoever else writes the same file; returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(dumps(value) + "\n", encoding="utf-8")
+    os.replace(partial, path)  # noqa: PTH105 - replaces on every system
+    return path

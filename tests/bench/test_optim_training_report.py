@@ -7,8 +7,9 @@ import math
 
 import pytest
 
-from narrowgauge.bench.optim_training_report import compare, noise_floor, plot, report, write_report
+from narrowgauge.bench.optim_training_report import compare, noise_floor, plot, report
 from narrowgauge.bench.optim_training_run import Run, RunResult, TrainingSettings
+from narrowgauge.bench.report import write_json
 
 SETTINGS = TrainingSettings(dim=32, num_layers=1, num_heads=2, num_kv_heads=1, ffn_dim=32, seq_len=16, steps=4)
 
@@ -90,7 +91,7 @@ def test_noise_floor_is_the_root_mean_square_gap() -> None:
 
 def test_json_has_everything(tmp_path) -> None:
     runs = [*FP32, *losses("coat", (2.002, None, 2.004))]
-    path = write_report(report(runs, 3, SETTINGS, 0.2), tmp_path / "new" / "out.json")
+    path = write_json(tmp_path / "new" / "out.json", report(runs, 3, SETTINGS, 0.2))
     content = json.loads(path.read_text())
     assert content["suite"] == "optim-training"
     assert content["settings"]["steps"] == 4

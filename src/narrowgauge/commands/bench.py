@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from narrowgauge.commands import bench_optim, bench_optim_training
-from narrowgauge.commands.output import note, number, print_json, print_table, print_text
+from narrowgauge.commands.bench_output import deliver, print_suite
+from narrowgauge.commands.output import note
 
 if TYPE_CHECKING:
     from narrowgauge.bench import SuiteResult
@@ -83,20 +84,13 @@ def run(args: argparse.Namespace) -> int:
     """Runs the suite and prints its table; 1 where the bits are wrong."""
     if args.suite == "compile-matrix":
         return _compile_matrix(args)
-    from narrowgauge.bench import write_result
-
     try:
         result = _SUITES[args.suite](args)
     except AssertionError as difference:
         note(f"narrowgauge bench {args.suite}: the result is not the reference's, so its speed is not reported")
         note(str(difference))
         return 1
-    if args.out:
-        note(f"written: {write_result(result, args.out)}")
-    if args.json:
-        print_json(result.to_dict())
-    else:
-        print_suite(result)
+    deliver(result, args, print_suite)
     return 0
 
 
@@ -138,36 +132,3 @@ def _activation(args: argparse.Namespace) -> SuiteResult:
 
 
 _SUITES = {"quantize": _quantize, "formats": _formats, "linear": _linear, "activation": _activation}
-_HEADS = {
-    "milliseconds": "ms",
-    "gb_per_s": "GB/s",
-    "times_copy": "× copy_",
-    "codes_equal_percent": "same codes %",
-    "sqnr_y_db": "y dB",
-    "sqnr_dx_db": "dx dB",
-    "sqnr_dw_db": "dW dB",
-    "saved_units": "U saved",
-    "sqnr_db": "gradient dB",
-    "loss_gap_percent": "loss gap %",
-    "ns_per_parameter": "ns / parameter",
-    "cpu_ns_per_parameter": "CPU ns / parameter",
-    "bytes_per_parameter": "state B / parameter",
-    "temporary_percent": "temporary %",
-    "static_bytes": "static B / parameter",
-    "ratio_of_best": "× best",
-}
-
-
-def print_suite(result: SuiteResult) -> None:
-    """The table of a suite, what was not timed, and the machine."""
-    figures = list(dict.fromkeys(name for row in result.rows for name in row.figures))
-    heads = [_HEADS.get(name, name) for name in figures]
-    table = []
-    for row in result.rows:
-        cells: list[Any] = [number(row.figures[name], 3) if name in row.figures else "-" for name in figures]
-        table.append((row.name, *cells, f"{100 * row.timing.spread:.0f}", f"{row.ratio:.2f}", row.note))
-    settings = ", ".join(f"{name} {value}" for name, value in result.settings.items())
-    print_table(("<", *heads, "spread %", f"× {result.baseline}", "<"), table, title=f"{result.suite}: {settings}")
-    for name, reason in result.skipped.items():
-        print_text(f"not timed: {name} ({reason})")
-    print_text(f"on {result.machine}")

@@ -6,8 +6,9 @@ import argparse
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from narrowgauge.commands.bench_output import deliver, print_suite
 from narrowgauge.commands.numerics_progress import progress
-from narrowgauge.commands.output import note, number, print_json, print_table, print_text
+from narrowgauge.commands.output import note, number, print_table, print_text
 
 if TYPE_CHECKING:
     from narrowgauge.bench.optim_quality.table import QualityResult, Table, Verdict
@@ -74,9 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _speed(args: argparse.Namespace) -> int:
-    from narrowgauge.bench import write_result
     from narrowgauge.bench.optim import run_suite
-    from narrowgauge.commands.bench import print_suite
 
     try:
         with progress("steps") as show:
@@ -86,27 +85,16 @@ def _speed(args: argparse.Namespace) -> int:
         note("narrowgauge bench optim: a codec or a step is not right, so its speed is not reported")
         note(str(difference))
         return 1
-    if args.out:
-        note(f"written: {write_result(result, args.out)}")
-    if args.json:
-        print_json(result.to_dict())
-    else:
-        print_suite(result)
+    deliver(result, args, print_suite)
     return 0
 
 
 def _quality(args: argparse.Namespace) -> int:
-    from narrowgauge.bench import write_result
     from narrowgauge.bench.optim_quality import run_quality
 
     with progress("codecs") as show:
         result = run_quality(args.state, quick=args.quick, show=show)
-    if args.out:
-        note(f"written: {write_result(result, args.out)}")  # type: ignore[arg-type]
-    if args.json:
-        print_json(result.to_dict())
-    else:
-        print_quality(result)
+    deliver(result, args, print_quality)
     return 0 if all(line.ok for line in result.lines) else 1
 
 

@@ -85,8 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains what is missing, prints the comparison, writes the files."""
     from narrowgauge.bench.optim_training import DEFAULT_BETA2, DEFAULT_STATES, plan, results, run_all
-    from narrowgauge.bench.optim_training_report import compare, noise_floor, num_parameters, plot, report, write_report
+    from narrowgauge.bench.optim_training_report import compare, noise_floor, num_parameters, plot, report
     from narrowgauge.bench.optim_training_run import TrainingSettings
+    from narrowgauge.bench.report import write_json
     from narrowgauge.bench.run_lock import exclusive
     from narrowgauge.train import ConsoleLogger
 
@@ -101,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     with exclusive(args.runs / "report.lock", wait=True):
         done = results(runs, args.runs)
         content = report(done, len(runs) - len(done), settings, args.limit)
-        note(f"written: {write_report(content, out)}")
+        note(f"written: {write_json(out, content)}")
         if find_spec("matplotlib") is None:
             note("no picture: matplotlib is not installed (pip install 'narrowgauge[plots]')")
         elif any(c.mean_gap_percent is not None for c in content["comparisons"]):
