@@ -7,7 +7,6 @@ same, so that memory holds the states of two optimizers and not of thirty.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from narrowgauge.bench.compiler import why_not_compiled
 from narrowgauge.bench.conformance import check_samples
 from narrowgauge.bench.llama_shapes import llama_shapes
 from narrowgauge.bench.optim_peer_steps import PART, PEERS
-from narrowgauge.bench.quantize import COMPILERS
 from narrowgauge.bench.report import Row, SuiteResult
 from narrowgauge.bench.temporaries import peak_bytes
 from narrowgauge.bench.timer import Timing, time_interleaved
@@ -85,8 +84,9 @@ def run_suite(
     competitors = [
         _Competitor("torch foreach", _torch_adamw(foreach=True), params, "torch.optim.AdamW(foreach=True), float32")
     ]
-    why_not = None if compiled else "left out as asked"
-    why_not = why_not or _no_compiler(device)
+    why_not = why_not_compiled(compiled, device)
+    if why_not is None and torch.device(device).type != "cpu":
+        why_not = "compiled steps are for CPU parameters, those of a GPU have a kernel"
     for name in names:
         competitors += list(_of_state(name, params, why_not, skipped))
     if peers:
@@ -129,14 +129,6 @@ def _torch_adamw(**how: Any) -> Callable[[Sequence[Parameter]], Optimizer]:
 
 def _own(name: str, compiled: bool, **options: Any) -> Callable[[Sequence[Parameter]], Optimizer]:
     return lambda params: AdamW(params, state=name, compiled=compiled, **options)
-
-
-def _no_compiler(device: torch.device | str) -> str | None:
-    if torch.device(device).type != "cpu":
-        return "compiled steps are for CPU parameters, those of a GPU have a kernel"
-    if not any(shutil.which(name) for name in COMPILERS):
-        return f"torch.compile needs a C++ compiler ({', '.join(COMPILERS)}), and none is on the path"
-    return None
 
 
 def _of_state(

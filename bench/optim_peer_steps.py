@@ -1,6 +1,6 @@
 """Other people's optimizers, where they are installed: torchao's and bitsandbytes' AdamW with compressed states.
 
-They are timed on the first tensors of the model alone, because their CPU paths take 30 to 70 times as long as torch's
+They are timed on the first tensors of the model alone, because their CPU paths take 14 to 53 times as long as torch's
 fused step; a step costs per parameter what it costs.
 """
 

@@ -5,12 +5,12 @@ The operator's bits are compared with the reference before its speed counts.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from narrowgauge.bench.compiler import why_not_compiled
 from narrowgauge.bench.peer import Peer, own_result, percent_equal
 from narrowgauge.bench.peers import find_peers
 from narrowgauge.bench.report import Row, SuiteResult
@@ -23,7 +23,6 @@ Codes = tuple[Tensor, Tensor]
 
 BASELINE = "clone"
 OWN = ("eager", "compiled")
-COMPILERS = ("g++", "c++", "clang++")
 SEED = 20260101
 CONFORMANCE_ROWS = 64
 
@@ -70,7 +69,7 @@ def run_suite(
     check_conformance(x, spec, eager)
     calls: dict[str, Callable[[], object]] = {BASELINE: x.clone, "eager": lambda: eager(x)}
     found, skipped = find_peers(x, spec) if peers else ({}, {})
-    reason = _why_not_compiled(compiled, x.device)
+    reason = why_not_compiled(compiled, x.device)
     if reason is None:
         fused = torch.compile(own_quantizer(spec), fullgraph=True)
         _check_same(fused(x), eager(x))
@@ -82,14 +81,6 @@ def run_suite(
     rows = _rows(x, spec, timings, found)
     settings = {"size": size, "scheme": str(spec), "dtype": "float32", "device": str(x.device), "seed": SEED}
     return SuiteResult("quantize", {**settings, "repetitions": repetitions}, BASELINE, rows, skipped)
-
-
-def _why_not_compiled(wanted: bool, device: torch.device) -> str | None:
-    if not wanted:
-        return "left out as asked"
-    if device.type == "cpu" and not any(shutil.which(name) for name in COMPILERS):
-        return f"torch.compile needs a C++ compiler ({', '.join(COMPILERS)}), and none is on the path"
-    return None
 
 
 def _check_same(compiled: Codes, eager: Codes) -> None:

@@ -29,12 +29,11 @@ from narrowgauge.bench.optim_peers.arrays import (
     grouped,
     nearest_codes,
     or_one,
-    packed,
     quiet,
     ungrouped,
-    unpacked,
     values_of,
 )
+from narrowgauge.formats import pack, unpack
 
 WIDTH = 256
 SIGNED_4BIT = (
@@ -118,7 +117,7 @@ class Table4:
             return first, _packed(_tabled(grouped(v, self.group), LINEAR_4BIT)), m.shape
         rows, columns = matrix.max(axis=1, keepdims=True), matrix.max(axis=0, keepdims=True)
         codes = nearest_codes(matrix / np.minimum(rows, columns), LINEAR_4BIT)
-        return first, (packed(codes, 4), rows, columns), m.shape
+        return first, (pack(codes.reshape(-1), 4), rows, columns), m.shape
 
     @quiet
     def load(self, state: tuple[Tabled, Any, tuple[int, ...]]) -> tuple[Float32Array, Float32Array]:
@@ -129,7 +128,7 @@ class Table4:
             return m, ungrouped(_read_packed(second, LINEAR_4BIT), shape)
         codes, rows, columns = second
         scale = np.minimum(rows, columns)
-        values = np.array(LINEAR_4BIT, np.float32)[unpacked(codes, 4, scale.size)].reshape(scale.shape)
+        values = np.array(LINEAR_4BIT, np.float32)[unpack(codes, 4, scale.size)].reshape(scale.shape)
         return m, (values * scale).reshape(shape)
 
     def _matrix(self, v: Float32Array) -> Float32Array | None:
@@ -146,10 +145,10 @@ def _tabled(groups: Float32Array, table: tuple[float, ...]) -> Tabled:
 
 
 def _packed(stored: Tabled) -> Tabled:
-    return stored._replace(codes=packed(stored.codes, 4))
+    return stored._replace(codes=pack(stored.codes.reshape(-1), 4))
 
 
 def _read_packed(stored: Tabled, table: tuple[float, ...]) -> Float32Array:
     groups = stored.scale.shape[0]
-    values = np.array(table, np.float32)[unpacked(stored.codes, 4, 2 * stored.codes.size)]
+    values = np.array(table, np.float32)[unpack(stored.codes, 4, 2 * stored.codes.size)]
     return values.reshape(groups, -1) * stored.scale if groups else values.reshape(0, 1)

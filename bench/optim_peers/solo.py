@@ -23,12 +23,11 @@ from narrowgauge.bench.optim_peers.arrays import (
     grouped,
     nearest_codes,
     or_one,
-    packed,
     quiet,
     ungrouped,
-    unpacked,
 )
 from narrowgauge.bench.optim_peers.dynamic import SIGNED_4BIT
+from narrowgauge.formats import pack, unpack
 
 GROUP = 128
 QUANTILE = 0.1
@@ -55,15 +54,15 @@ class Solo:
         noise = (draws(second.shape, seed, 0) + np.float32(0.5)) / np.float32(1 << 16) - np.float32(0.5)
         y = np.rint(np.log(second / top) / np.log(base) + noise)
         codes_v = np.clip(np.nan_to_num(y, posinf=np.inf), 0, (1 << self.bits) - 1).astype(np.uint8)
-        return packed(codes_m, 4), scale, packed(codes_v, self.bits), top, base, m.shape
+        return pack(codes_m.reshape(-1), 4), scale, pack(codes_v.reshape(-1), self.bits), top, base, m.shape
 
     @quiet
     def load(self, state: tuple[Any, ...]) -> tuple[Float32Array, Float32Array]:
         """m and v as they read back."""
         codes_m, scale, codes_v, top, base, shape = state
         count = scale.shape[0] * GROUP
-        m = np.array(SIGNED_4BIT, np.float32)[unpacked(codes_m, 4, count)].reshape(-1, GROUP) * scale
-        powers = unpacked(codes_v, self.bits, count).reshape(-1, GROUP).astype(np.float32)
+        m = np.array(SIGNED_4BIT, np.float32)[unpack(codes_m, 4, count)].reshape(-1, GROUP) * scale
+        powers = unpack(codes_v, self.bits, count).reshape(-1, GROUP).astype(np.float32)
         v = np.where(powers == 0, np.float32(1), base**powers) * top
         return ungrouped(m, shape), ungrouped(v, shape)
 

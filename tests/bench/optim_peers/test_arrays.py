@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from narrowgauge.bench.optim_peers import arrays
 from narrowgauge.formats import get
@@ -29,15 +28,6 @@ def test_groups_come_back_in_the_shape_they_had() -> None:
     assert groups.shape == (4, 4)
     assert groups[-1].tolist() == [12, 13, 14, 0]
     np.testing.assert_array_equal(arrays.ungrouped(groups, x.shape), x)
-
-
-@pytest.mark.parametrize("bits", [2, 4])
-@pytest.mark.parametrize("count", [0, 1, 7, 16])
-def test_packed_codes_come_back_and_take_few_bytes(bits: int, count: int) -> None:
-    codes = np.random.default_rng(0).integers(0, 1 << bits, count).astype(np.uint8)
-    data = arrays.packed(codes, bits)
-    assert data.size == -(-count * bits // 8)
-    np.testing.assert_array_equal(arrays.unpacked(data, bits, count), codes)
 
 
 def test_nearest_codes_are_nearest() -> None:
