@@ -12,6 +12,7 @@ from narrowgauge.nn.activations.operations import Operation
 SAME_ORDER = ("View", "UnsafeView", "ReshapeAlias", "ToCopy", "Alias", "Squeeze", "Unsqueeze", "Clone")
 # Nodes that give other views of their input.
 OTHER_VIEWS = ("T", "Transpose", "Permute", "Expand", "Slice", "Select", "Split", "SplitWithSizes", "Unbind", "Mt")
+VIEWS = SAME_ORDER + OTHER_VIEWS
 
 
 class Origin(NamedTuple):
@@ -40,6 +41,6 @@ def origin(tensor: Tensor) -> Origin:
 
 
 def _reaches_leaf(node: Any) -> bool:
-    while node is not None and kind(node) in SAME_ORDER + OTHER_VIEWS:
+    while node is not None and kind(node) in VIEWS:
         node = node.next_functions[0][0]
     return node is not None and hasattr(node, "variable")

@@ -67,8 +67,7 @@ class SavedTensors:
         self._consumer = _Consumer()
         self._hooks = saved_tensors_hooks(self._pack, _unpack)
         # By memory: what is kept of it. The weak references to storages keep addresses from being used again.
-        self._shared: dict[tuple[object, ...], weakref.ref[Codes | Whole]] = {}
-        self._pinned: list[StorageWeakRef] = []
+        self._shared: dict[tuple[object, ...], tuple[weakref.ref[Codes | Whole], StorageWeakRef]] = {}
 
     def __enter__(self) -> SavedTensors:
         self._consumer.__enter__()  # type: ignore[no-untyped-call]
@@ -81,7 +80,6 @@ class SavedTensors:
         self._hooks.__exit__(*error)
         self._consumer.__exit__(*error)  # type: ignore[no-untyped-call]
         self._shared.clear()
-        self._pinned.clear()
 
     def report(self) -> SavedReport:
         """What has been saved so far."""
@@ -101,13 +99,17 @@ class SavedTensors:
         made_by = kind(source.node)
         scheme = self.policy.scheme(read_by)
         reason = self._excepted(tensor, source, made_by, read_by)
-        if reason is not None or scheme is None:
-            return self._whole(tensor, made_by, read_by, f"as it is: {reason or 'policy'}")
+        if reason is not None:
+            return self._whole(tensor, made_by, read_by, f"as it is: {reason}")
+        if scheme is None:
+            whole = self._whole(tensor, made_by, read_by, "as it is: policy")
+            self._share(as_view(tensor), tensor, whole)
+            return whole
         recompute = recompute_of(source.node) if self.policy.recompute else None
         if recompute is not None:
             self._ledger.enter(made_by, read_by, "computed again", tensor, ())
             return Again(recompute, tensor, Version(tensor))
-        return self._codes(tensor, source, read_by, scheme)
+        return self._codes(tensor, source, made_by, read_by, scheme)
 
     def _excepted(self, tensor: Tensor, source: Origin, made_by: str, read_by: str) -> str | None:
         """Why a floating tensor of the graph stays as it is, or None."""
@@ -122,21 +124,16 @@ class SavedTensors:
         return None
 
     def _whole(self, tensor: Tensor, made_by: str, read_by: str, how: str) -> Whole:
-        kept = Whole(tensor)
-        if how.endswith("policy"):
-            self._share(as_view(tensor), tensor, kept)
         self._ledger.enter(made_by, read_by, how, tensor, (tensor,))
-        return kept
+        return Whole(tensor)
 
     def _share(self, view: View, tensor: Tensor, kept: Codes | Whole) -> None:
-        self._shared[view.key] = weakref.ref(kept)
-        self._pinned.append(StorageWeakRef(tensor.untyped_storage()))
+        self._shared[view.key] = weakref.ref(kept), StorageWeakRef(tensor.untyped_storage())
 
-    def _codes(self, tensor: Tensor, source: Origin, read_by: str, scheme: str) -> Kept:
+    def _codes(self, tensor: Tensor, source: Origin, made_by: str, read_by: str, scheme: str) -> Kept:
         view = as_view(tensor)
         known = self._shared.get(view.key)
-        kept = None if known is None else known()
-        made_by = kind(source.node)
+        kept = None if known is None else known[0]()
         if isinstance(kept, Whole):
             return self._whole(tensor, made_by, read_by, "as it is: kept for another reader")
         if kept is None:

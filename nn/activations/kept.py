@@ -47,31 +47,37 @@ class Codes:
 class View(NamedTuple):
     """A tensor as a view of `Codes`: its dense part in the order of memory, and how to come back.
 
-    dense: contiguous. shape, stride: of the tensor relative to `dense`; key: which memory it is, equal for equal bytes.
+    part: the elements, each once. shape, stride: of the tensor relative to `dense`; key: which memory it is, equal for
+    equal bytes.
     """
 
-    dense: Tensor
+    part: Tensor
     shape: torch.Size
     stride: tuple[int, ...]
     key: tuple[object, ...]
 
+    @property
+    def dense(self) -> Tensor:
+        """The part, contiguous: a copy where it has gaps, made only for who asks."""
+        return self.part.contiguous()
+
 
 def as_view(tensor: Tensor) -> View:
-    """`tensor` [...] as a view of its dense part. Axes that repeat one element are not kept; where the rest has gaps, a
-    copy without gaps is."""
+    """`tensor` [...] as a view of its dense part. Axes that repeat one element are not kept, nor are gaps."""
     small = tensor
     for axis, (size, step) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
         if step == 0 and size > 1:
             small = small.narrow(axis, 0, 1)
     order = sorted(range(small.dim()), key=lambda axis: small.stride(axis), reverse=True)
-    dense = small.permute(order)
-    gaps = not dense.is_contiguous()
-    if gaps:
-        dense = small.contiguous()
-    steps = dense.stride() if gaps else small.stride()
+    part, steps = small.permute(order), small.stride()
+    memory = small.untyped_storage()._cdata
+    key: tuple[object, ...] = (memory, small.storage_offset(), small.numel(), small.dtype, small._version)
+    if not part.is_contiguous():
+        # `dense` will be a copy in the order of the axes.
+        key += (tuple(small.shape), steps)
+        part, steps = small, torch.empty(small.shape, device="meta").stride()
     stride = tuple(0 if small.shape[axis] != size else steps[axis] for axis, size in enumerate(tensor.shape))
-    memory = (small.untyped_storage()._cdata, small.storage_offset(), small.numel(), small.dtype, small._version)
-    return View(dense, tensor.shape, stride, (*memory, tuple(small.shape), small.stride()) if gaps else memory)
+    return View(part, tensor.shape, stride, key)
 
 
 def as_rows(dense: Tensor, scheme: str, *, own_rows: bool) -> Tensor:

@@ -14,6 +14,7 @@ the activations in that dtype; nothing but them and the parameters is needed, so
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -30,7 +31,7 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 
 @dataclass(frozen=True)
-class Operation:
+class Operation(ABC):
     """y = op(*activations, *parameters), where the first `activations` arguments are what gets compressed."""
 
     activations: ClassVar[int] = 1
@@ -40,14 +41,14 @@ class Operation:
         """Whether rows [..., K] of the output depend on the same rows of the activations alone."""
         return True
 
+    @abstractmethod
     def __call__(self, *tensors: Any) -> Tensor:
         """The output, in the precision and with the bits of the plain module."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gradients(self, grad: Tensor, *tensors: Any) -> Gradients:
         """One gradient for each argument (None for a parameter that is None), in the dtype of `grad`, which is that of
         the activations."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class Subject:
         try:
             with np.errstate(all="ignore"):
                 result = self.fn(argument, seed) if self.terms.scheme.stochastic else self.fn(argument)
-        except Exception as error:
+        except Exception as error:  # anything that a stranger's quantiser may raise
             raise CallFailed(f"raised {type(error).__name__}: {error}") from error
         if not _same(argument, kept):
             raise CallFailed("wrote to its input")
