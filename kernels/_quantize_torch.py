@@ -110,8 +110,15 @@ def quantize_traceable(x: Tensor, scheme: str, seed: int, offset: int) -> tuple[
     spec = parse(scheme)
     if not _is_traceable(spec):
         return torch.ops.narrowgauge.quantize(x, scheme, seed, offset)
+    return quantize_by_amax(x, spec, group_amax(as_matrix(x), spec.tile), seed, offset)
+
+
+def quantize_by_amax(
+    x: Tensor, spec: Scheme, amax: Tensor, seed: int = 0, offset: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The formula, of what is traceable, with the tiles' maxima given (float32 [tiles down, tiles across])."""
     matrix = as_matrix(x)
-    stored, factors, outer = scales(group_amax(matrix, spec.tile), spec)
+    stored, factors, outer = scales(amax, spec)
     y = _scaled(matrix, inverse(factors), spec.tile)
     random = rounding_bits(matrix.shape, seed, offset, x.device) if spec.stochastic else None
     codes = encode(y, layout_for(spec), random)

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from narrowgauge.formats import BlockFormat, parse
-from narrowgauge.kernels._cast_torch import encode
-from narrowgauge.kernels._scales_torch import inverse, scales
-from narrowgauge.kernels.layout import layout_for, layout_of
+from narrowgauge.kernels._quantize_torch import quantize_by_amax
+from narrowgauge.kernels.layout import layout_of
 from narrowgauge.kernels.tiles import group_amax
 from narrowgauge.nn.activations.parts import Parts
 
@@ -62,7 +61,4 @@ def quantize_with_amax(x: Tensor, scheme: str, amax: Tensor) -> Parts:
         )
     spec = parse(scheme)
     largest = amax.amax() if amax.numel() else amax.new_zeros(())
-    stored, factors, outer = scales(largest.float().reshape(1, 1), spec)
-    scaled = x.to(torch.float32, copy=True).mul_(inverse(factors))
-    codes = encode(scaled.reshape(-1, scaled.shape[-1]), layout_for(spec)).view(x.shape)
-    return codes, stored.view(spec.scale_shape(tuple(x.shape))), outer
+    return quantize_by_amax(x, spec, largest.float().reshape(1, 1))

@@ -13,7 +13,7 @@ SCHEMES = ("e4m3fn", "e5m2", "int8", "int8:pow2", "e4m3fn:pow2", "int4")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_codes_and_scale_are_those_of_quantize(scheme: str, dtype: torch.dtype) -> None:
     gate, up = torch.randn(2, 3, 50, 300, generator=torch.Generator().manual_seed(0)).to(dtype)
     y, amax = evaluate_with_amax(lambda g, u: F.silu(g) * u, gate, up, group=16)
