@@ -34,9 +34,11 @@ from narrowgauge.optim.factored import (
 )
 from narrowgauge.optim.local import local_tensor, shape_of
 from narrowgauge.optim.options import Options, at_least_zero
+from narrowgauge.optim.sharded import local_value
 from narrowgauge.optim.whole import WholeTensorOptimizer, check_fraction
 
 VARIANCE = ("", "variance")
+FACTORS = ("row_var", "col_var")
 
 
 class Adafactor(WholeTensorOptimizer):
@@ -98,8 +100,7 @@ class Adafactor(WholeTensorOptimizer):
         shape, home = shape_of(p), self.state_device(p, group)
         if len(shape) < 2:
             return empty_moments(moments_of(group["state"], VARIANCE), shape, home)
-        row, column = factor_shapes(shape)
-        return {"row_var": torch.zeros(row, device=home), "col_var": torch.zeros(column, device=home)}
+        return {key: torch.zeros(part, device=home) for key, part in zip(FACTORS, factor_shapes(shape), strict=True)}
 
     def _step_parameters(self, group: dict[str, Any], params: list[Tensor], gradients: Iterator[Tensor]) -> None:
         lr, beta1 = float(group["lr"]), float(group["beta1"])
@@ -145,40 +146,26 @@ class Adafactor(WholeTensorOptimizer):
         into, offset = stored(state, "variance"), local_tensor(p).offset
         write_moments(None, _variance_codec(group), None, v.to(home), None, into, (0, key), offset)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As for every optimizer; of a dict of torch.optim.Adafactor the factors are taken as they are, and the second
-        moments of vectors are encoded."""
-        groups, states = [], dict(state_dict["state"])
-        for saved, own in zip(state_dict["param_groups"], self.param_groups, strict=False):  # torch refuses others
-            if "state" not in saved:
-                complete = {**{key: own[key] for key in self.defaults}, **saved}
-                self.check_group(complete)
-                for key, p in zip(saved["params"], own["params"], strict=False):
-                    if key in states:
-                        states[key] = self._state_from_torch(states[key], p, complete)
-                saved = complete
-            groups.append(saved)
-        groups += state_dict["param_groups"][len(groups) :]
-        super().load_state_dict({**state_dict, "state": states, "param_groups": groups})
-
-    def _state_from_torch(self, saved: Mapping[str, Any], p: Tensor, group: Mapping[str, Any]) -> State:
-        names = {"row_var", "col_var"} if p.ndim > 1 else {"variance"}
-        shapes = dict(zip(("row_var", "col_var"), factor_shapes(p.shape), strict=True)) if p.ndim > 1 else {}
-        if set(saved) != names | {"step"} or any(saved[k].shape != shapes.get(k, p.shape) for k in names):
+    def state_from_torch(self, saved: Mapping[str, Any], p: Tensor, group: Mapping[str, Any]) -> State:
+        """The factors as they are, or a vector's second moment encoded."""
+        is_factored = p.ndim > 1
+        shapes = dict(zip(FACTORS, factor_shapes(p.shape), strict=True)) if is_factored else {"variance": p.shape}
+        if set(saved) != shapes.keys() | {"step"} or any(saved[key].shape != shape for key, shape in shapes.items()):
             got = ", ".join(f"{key} {tuple(value.shape)}" for key, value in saved.items())
-            raise ValueError(f"state_dict: expected step, {', '.join(sorted(names))} of {tuple(p.shape)}, got {got}")
+            raise ValueError(f"state_dict: expected step, {', '.join(sorted(shapes))} of {tuple(p.shape)}, got {got}")
         state = self.new_state(p, group)
-        state["step"] = torch.as_tensor(saved["step"])
-        if p.ndim > 1:
-            return {**state, **{key: saved[key].detach().float() for key in names}}
-        self._write_variance(state, p, group, saved["variance"].detach().float(), int(state["step"]))
+        for key in ("step", *FACTORS) if is_factored else ("step",):
+            state[key].copy_(local_value(torch.as_tensor(saved[key]).detach(), p, key))
+        if not is_factored:
+            variance = local_value(saved["variance"].detach(), p, "variance").float()
+            self._write_variance(state, p, group, variance, int(state["step"]))
         return state
 
     def moments_to_torch(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """step and the factors, or a vector's second moment decoded; a momentum has no place in torch's state."""
         state = self.state[p]
         if p.ndim > 1:
-            return {key: state[key].detach().clone() for key in ("step", "row_var", "col_var")}
+            return {key: state[key].detach().clone() for key in ("step", *FACTORS)}
         return {"step": state["step"].detach().clone(), "variance": self._read_variance(p, group)}
 
 

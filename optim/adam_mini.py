@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from narrowgauge.optim.options import Options, at_least_zero, check_betas
+from narrowgauge.optim.options import Options, at_least_zero, check_betas, given_name
 from narrowgauge.optim.partition import Blocks, block_count, check_blocks
 from narrowgauge.optim.whole import WholeTensorOptimizer
 
@@ -76,11 +76,7 @@ class AdamMini(WholeTensorOptimizer):
 
     def blocks_of(self, p: Tensor, group: Mapping[str, Any]) -> int:
         """How many blocks a parameter has under the options of a group."""
-        name = None
-        for own in self.param_groups:  # the group may be a saved one, which has numbers in the place of parameters
-            for index, q in enumerate(own["params"]):
-                if q is p and own.get("param_names"):
-                    name = own["param_names"][index]
+        name = given_name(p, self.group_of(p))  # `group` may be a saved one, with numbers in the place of parameters
         return block_count(name, p.shape, group["blocks"], group["heads"], group["kv_heads"])
 
     def extra_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -81,6 +81,8 @@ class CompressedOptimizer(StoredStates):
         self.moments_of(group)
         if group["capturable"] and not self.can_capture:
             raise ValueError(f"capturable: {type(self).__name__} makes its steps on the host; leave it False")
+        if group["compiled"] and self.unfused_reason(group):
+            raise ValueError(f"compiled: {self.unfused_reason(group)}; leave it False")
 
     def check_parameters(self, group: Mapping[str, Any]) -> None:
         """Raises TypeError or ValueError, naming the parameter, for parameters that the group cannot have."""
@@ -91,12 +93,15 @@ class CompressedOptimizer(StoredStates):
         return type(self).__name__.lower()
 
     def unfused_reason(self, group: Mapping[str, Any]) -> str:
-        """Why the group's step is not the fused operator; "" where it is."""
+        """Why the group's step is not one call of the operator; "" where it is."""
         return "the update is not elementwise"
 
     def _step_parameters(self, group: dict[str, Any], params: list[Tensor], gradients: Iterator[Tensor]) -> None:
         """One step of parameters of one group. gradients: of the same order, made one by one: float32, of the local
-        shape, clipped, downhill, without values that are not finite where they are skipped; free to be overwritten."""
+        shape, clipped, downhill, without values that are not finite where they are skipped; free to be overwritten.
+
+        Every subclass defines it, or makes its steps in `_step_group`.
+        """
         raise NotImplementedError(f"{type(self).__name__} makes no step")
 
     def _step_group(self, group: dict[str, Any], params: list[Tensor], scale: Any) -> None:
@@ -206,8 +211,11 @@ class CompressedOptimizer(StoredStates):
             moments, reason = self.moments_of(group), self.unfused_reason(group)
             devices = sorted({str(self.state_device(p, group)) for p in group["params"]})
             how = f"whole tensors: {reason}" if reason else self._fused_on(group)
-            size = moments.bytes_per_parameter + (group["master"] == "residual")
             elements = sum(p.numel() for p in group["params"])
+            kept = sum(self.moment_shape(p, group).numel() for p in group["params"])
+            local = sum(shape_of(p).numel() for p in group["params"])
+            size = moments.bytes_per_parameter * kept / local if local else moments.bytes_per_parameter
+            size += group["master"] == "residual"
             names = (moments.names[0] or "none", moments.names[1] or "none")
             runs = f"{how}, on {', '.join(devices)}{note(group['params'], moments)}"
             rows.append(GroupRow(index, elements, self.rule_name(group), *names, group["master"], size, runs))

@@ -25,7 +25,7 @@ from narrowgauge.optim.rows import Draws, Numbers, device_rows, host_rows, stage
 
 
 class ElementwiseOptimizer(CompressedOptimizer):
-    """Base class of AdamW, Adam, Lion, SGD, RMSprop and Adagrad."""
+    """Base class of AdamW, Adam, Lion, SGD, RMSprop and Adagrad, each of which defines `rule` and `numbers`."""
 
     can_capture = True
 
@@ -47,8 +47,6 @@ class ElementwiseOptimizer(CompressedOptimizer):
         super().check_group(group)
         if group["master"].startswith(ECO):
             check_grid(group["master"])
-        if group["compiled"] and self.unfused_reason(group):
-            raise ValueError(f"compiled: {self.unfused_reason(group)}; leave it False")
         if group["capturable"] and self.unfused_reason(group):
             raise ValueError(
                 f"capturable: a step of whole tensors waits for the host ({self.unfused_reason(group)}); leave it False"

@@ -11,7 +11,7 @@ from narrowgauge.optim.adamw import adam_numbers
 from narrowgauge.optim.base import CompressedOptimizer
 from narrowgauge.optim.elementwise import ElementwiseOptimizer
 from narrowgauge.optim.rows import Numbers
-from narrowgauge.optim.whole import NOT_ELEMENTWISE, WholeTensorOptimizer
+from narrowgauge.optim.whole import WholeTensorOptimizer
 
 
 class MixedOptimizer(WholeTensorOptimizer, ElementwiseOptimizer):
@@ -19,7 +19,7 @@ class MixedOptimizer(WholeTensorOptimizer, ElementwiseOptimizer):
     `compiled` and `capturable`, which the others refuse."""
 
     def is_adamw(self, group: Mapping[str, Any]) -> bool:
-        """Whether a group is stepped by AdamW."""
+        """Whether a group is stepped by AdamW. Every subclass defines it."""
         raise NotImplementedError(f"{type(self).__name__} does not tell its groups apart")
 
     def rule(self, group: Mapping[str, Any]) -> str:
@@ -29,7 +29,8 @@ class MixedOptimizer(WholeTensorOptimizer, ElementwiseOptimizer):
         return adam_numbers(group, step, lr)
 
     def unfused_reason(self, group: Mapping[str, Any]) -> str:
-        return ElementwiseOptimizer.unfused_reason(self, group) if self.is_adamw(group) else NOT_ELEMENTWISE
+        kind = ElementwiseOptimizer if self.is_adamw(group) else CompressedOptimizer
+        return kind.unfused_reason(self, group)
 
     def check_parameters(self, group: Mapping[str, Any]) -> None:
         kind = ElementwiseOptimizer if self.is_adamw(group) else WholeTensorOptimizer

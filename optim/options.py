@@ -63,11 +63,20 @@ DEFAULT_OPTIONS: Options = {
 }
 
 
-def name_of(p: Tensor, group: Mapping[str, Any]) -> str:
-    """How messages call a parameter."""
-    position = next(index for index, q in enumerate(group["params"]) if q is p)
+def given_name(p: Tensor, group: Mapping[str, Any]) -> str | None:
+    """The name that the optimizer was given for a parameter of its group; None where it was given none."""
     names = group.get("param_names")
-    return repr(names[position]) if names else f"parameter {position} of its group, of shape {tuple(p.shape)},"
+    return names[_place(p, group)] if names else None
+
+
+def name_of(p: Tensor, group: Mapping[str, Any]) -> str:
+    """How messages call a parameter of a group."""
+    name = given_name(p, group)
+    return f"parameter {_place(p, group)} of its group, of shape {tuple(p.shape)}," if name is None else repr(name)
+
+
+def _place(p: Tensor, group: Mapping[str, Any]) -> int:
+    return next(index for index, q in enumerate(group["params"]) if q is p)
 
 
 def at_least_zero(group: Mapping[str, Any], *names: str) -> None:

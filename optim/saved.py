@@ -36,8 +36,11 @@ def loaded_dict(
         for key, p in zip(saved["params"], own.get("params", ()), strict=False):  # torch refuses other numbers
             known.add(key)
             if key in state_dict["state"]:
-                load = own_state if "state" in saved else foreign_state
-                states[p] = load(optimizer, state_dict["state"][key], p, complete)
+                state = state_dict["state"][key]
+                if "state" in saved:
+                    states[p] = own_state(optimizer, state, p, complete)
+                else:
+                    states[p] = optimizer.state_from_torch(state, p, complete)
     others = {key: value for key, value in state_dict["state"].items() if key not in known}
     return {**state_dict, "state": others, "param_groups": groups}, states
 
@@ -70,18 +73,6 @@ def own_state(optimizer: CompressedOptimizer, saved: Mapping[str, Any], p: Tenso
         state[key] = _step(saved, like) if key == "step" else value.detach().to(like.device, copy=True)
     state.update(copied_moments(saved, moments, optimizer.moment_shape(p, group), home))
     return optimizer.at_home(state, p, group)
-
-
-def foreign_state(
-    optimizer: CompressedOptimizer, saved: Mapping[str, Any], p: Tensor, group: Mapping[str, Any]
-) -> State:
-    """The state that a state of torch.optim becomes: moments encoded, the residual (if any) zero."""
-    read = optimizer.moments_from_torch(saved, p, group)
-    state = optimizer.new_state(p, group)
-    state["step"] = _step(read, state["step"])
-    m, v = (read.get(key) for key in optimizer.moment_keys(group))
-    optimizer.encode(state, p, group, m, v, int(state["step"]))
-    return state
 
 
 def moments_from_torch(

@@ -134,9 +134,15 @@ class StoredStates(Optimizer):
             state["residual"] = torch.zeros(shape_of(p), dtype=torch.int8, device=self.state_device(p, group))
         return {**state, **self.extra_state(p, group)}
 
-    def moments_from_torch(self, saved: Mapping[str, Any], p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """step and the moments, float32, by the names of `moment_keys`, of a parameter's state in the counterpart."""
-        return moments_from_torch(self.moment_keys(group), saved, p, self.moment_shape(p, group))
+    def state_from_torch(self, saved: Mapping[str, Any], p: Tensor, group: Mapping[str, Any]) -> State:
+        """What a parameter's state in the counterpart becomes: moments encoded, the residual (if any) zero."""
+        keys = self.moment_keys(group)
+        read = moments_from_torch(keys, saved, p, self.moment_shape(p, group))
+        state = self.new_state(p, group)
+        state["step"].copy_(read["step"])
+        m, v = (read.get(key) for key in keys)
+        self.encode(state, p, group, m, v, int(state["step"]))
+        return state
 
     def moments_to_torch(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """A parameter's state as the counterpart in torch.optim has it."""

@@ -10,7 +10,6 @@ and Adam's direction, for those that shape it further:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from math import sqrt
 from typing import Any, ClassVar
 
@@ -18,12 +17,10 @@ import torch
 from torch import Tensor
 
 from narrowgauge.optim.base import CompressedOptimizer
-from narrowgauge.optim.explanation import Explanation
 from narrowgauge.optim.local import cut_axis, local_tensor
 from narrowgauge.optim.master import with_residual
 from narrowgauge.optim.options import name_of
 
-NOT_ELEMENTWISE = "the update is not elementwise"
 NORM_FLOOR = torch.finfo(torch.float32).tiny
 """A norm below it counts as zero."""
 
@@ -38,15 +35,6 @@ class WholeTensorOptimizer(CompressedOptimizer):
     gathers: ClassVar[bool] = False
     """Whether updates of DTensors that are cut along their first axis are made of the gathered whole."""
 
-    def unfused_reason(self, group: Mapping[str, Any]) -> str:
-        return NOT_ELEMENTWISE
-
-    def check_group(self, group: Mapping[str, Any]) -> None:
-        """Also refuses `compiled` where there is no operator to compile."""
-        super().check_group(group)
-        if group["compiled"] and self.unfused_reason(group):
-            raise ValueError(f"compiled: {self.unfused_reason(group)}; leave it False")
-
     def check_parameters(self, group: Mapping[str, Any]) -> None:
         """Also refuses parameters of which this process holds a part, unless the optimizer gathers them."""
         super().check_parameters(group)
@@ -56,15 +44,6 @@ class WholeTensorOptimizer(CompressedOptimizer):
                     f"params: {name_of(p, group)} is a DTensor that is cut into shards, and {type(self).__name__} "
                     "needs whole tensors; accepted: plain and replicated ones, or an elementwise optimizer as AdamW"
                 )
-
-    def explain(self) -> Explanation:
-        """As for every optimizer; the bytes are those of moments of their own shapes."""
-        plain, rows = super().explain(), []
-        for row, group in zip(plain.rows, self.param_groups, strict=True):
-            moments = sum(self.moment_shape(p, group).numel() for p in group["params"])
-            size = self.moments_of(group).bytes_per_parameter * moments / max(row.elements, 1)
-            rows.append(replace(row, bytes_per_parameter=size + (group["master"] == "residual")))
-        return Explanation(plain.optimizer, tuple(rows))
 
     def weight(self, p: Tensor) -> Tensor:
         """The float32 weight of a parameter, with its residual if it has one."""

@@ -9,23 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from narrowgauge.optim.adafactor import Adafactor
+from optimizer_steps import gaussian
+from seeded_training import train
 
 SHAPES = ((24, 40), (40, 3), (17,), (), (2, 5, 6))
 
 
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def parameters() -> list[nn.Parameter]:
     return [nn.Parameter(gaussian(*shape, seed=i)) for i, shape in enumerate(SHAPES)]
-
-
-def train(optimizer: torch.optim.Optimizer, params: list[nn.Parameter], steps: range) -> None:
-    for step in steps:
-        for i, p in enumerate(params):
-            p.grad = 1e-2 * gaussian(*p.shape, seed=1000 * step + i)
-        optimizer.step()
 
 
 @pytest.mark.parametrize("options", [

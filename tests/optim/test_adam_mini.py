@@ -6,15 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from narrowgauge.optim.adam_mini import AdamMini
 from narrowgauge.train.config import LlamaConfig
 from narrowgauge.train.model import Llama
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from optimizer_steps import gaussian
 
 
 @pytest.mark.parametrize(("name", "shape", "blocks"), [

@@ -15,28 +15,15 @@ from torch import Tensor, nn
 from narrowgauge.formats import CodebookFormat, Scheme
 from narrowgauge.kernels.codecs import CODECS
 from narrowgauge.optim import AdamW
+from optimizer_steps import gaussian
+from seeded_training import train
 
 MINE = Scheme(CodebookFormat.from_values([0.0, *(2.0 ** (-i / 8) for i in range(255))], "log_state"), (1, 64))
 STATES = (*CODECS, ("dynamic8", "coat"), ("hif8/1x128", MINE))
 
 
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def parameters(dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:
     return [nn.Parameter(gaussian(*shape, seed=i).to(dtype)) for i, shape in enumerate([(30, 17), (129,), (), (0, 3)])]
-
-
-def set_gradients(params: list[nn.Parameter], step: int) -> None:
-    for i, p in enumerate(params):
-        p.grad = (1e-2 * gaussian(*p.shape, seed=1000 * step + i)).to(p.dtype)
-
-
-def train(optimizer: torch.optim.Optimizer, params: list[nn.Parameter], steps: range) -> None:
-    for step in steps:
-        set_gradients(params, step)
-        optimizer.step()
 
 
 def assert_same_states(a: torch.optim.Optimizer, b: torch.optim.Optimizer) -> None:

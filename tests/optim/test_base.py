@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from narrowgauge.optim import SGD, AdamW, CompressedOptimizer
 from narrowgauge.optim.options import Options
+from optimizer_steps import gaussian
 
 
 class Average(CompressedOptimizer):
@@ -33,10 +34,6 @@ class Average(CompressedOptimizer):
             self.state[p]["seen"] += self.step_of(p)
             self.apply_update(p, group, group["lr"] * m)
             self.write(p, group, m, None)
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def with_gradient(p: Tensor, gradient: Tensor) -> nn.Parameter:

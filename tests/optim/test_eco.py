@@ -12,12 +12,9 @@ from narrowgauge.kernels import quantize
 from narrowgauge.optim import SGD, Adam, AdamW
 from narrowgauge.optim.eco import LEAST_SHARE, give_back
 from narrowgauge.optim.rows import Numbers
+from optimizer_steps import gaussian
 
 GRID = "e4m3fn/1x128"
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def on_grid(w: Tensor) -> Tensor:

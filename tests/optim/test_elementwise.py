@@ -6,16 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from narrowgauge.kernels.codecs import CODECS
 from narrowgauge.optim import SGD, Adagrad, Adam, AdamW, Lion, RMSprop
+from optimizer_steps import gaussian
 
 SHAPES = ((30, 17), (129,), (), (5, 3, 2))
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def parameters(dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from narrowgauge.optim.factored import (
     clipped_update,
@@ -13,10 +12,7 @@ from narrowgauge.optim.factored import (
     root_mean_square,
     update_factors,
 )
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from optimizer_steps import gaussian
 
 
 @pytest.mark.parametrize("shape", [(6, 9), (2, 5, 7), (3, 2, 4, 4), (1, 1)])

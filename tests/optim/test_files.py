@@ -145,7 +145,7 @@ def saved_file(tmp_path: Path) -> Path:
     return tmp_path / "optimizer"
 
 
-def refuses(file: Path, message: str, optimizer: Any = None, error: type[Exception] = ValueError) -> None:
+def assert_refused(file: Path, message: str, optimizer: Any = None, error: type[Exception] = ValueError) -> None:
     net = model()
     optimizer = optimizer or stepped(net, AdamW(net.named_parameters(), state="log8"), 1)
     before = copy.deepcopy(optimizer.state_dict())
@@ -157,45 +157,45 @@ def refuses(file: Path, message: str, optimizer: Any = None, error: type[Excepti
 @pytest.mark.parametrize("keep", [0, 5, 100, 2000, -1])
 def test_truncated_files_are_refused(saved_file: Path, keep: int) -> None:
     saved_file.write_bytes(saved_file.read_bytes()[:keep])
-    refuses(saved_file, "is no safetensors file, or damaged")
+    assert_refused(saved_file, "is no safetensors file, or damaged")
 
 
 def test_a_flipped_bit_is_noticed(saved_file: Path) -> None:
     content = bytearray(saved_file.read_bytes())
     content[-3] ^= 4
     saved_file.write_bytes(content)
-    refuses(saved_file, "is damaged: its content does not have the SHA-256")
+    assert_refused(saved_file, "is damaged: its content does not have the SHA-256")
 
 
 def test_changed_metadata_is_noticed(saved_file: Path) -> None:
     content = saved_file.read_bytes()
     assert b"log8" in content
     saved_file.write_bytes(content.replace(b"log8", b"coat"))
-    refuses(saved_file, "is damaged")
+    assert_refused(saved_file, "is damaged")
 
 
 def test_other_files_are_refused(saved_file: Path, tmp_path: Path) -> None:
     save_file({"x": torch.ones(2)}, tmp_path / "foreign")
-    refuses(tmp_path / "foreign", "is not a file of save_optimizer")
+    assert_refused(tmp_path / "foreign", "is not a file of save_optimizer")
     (tmp_path / "text").write_text("hello, this is no tensor file at all")
-    refuses(tmp_path / "text", "is no safetensors file")
-    refuses(tmp_path / "none", "no file at", error=FileNotFoundError)
-    refuses(saved_file, "has the states of AdamW, this is Lion", Lion(model().named_parameters()))
+    assert_refused(tmp_path / "text", "is no safetensors file")
+    assert_refused(tmp_path / "none", "no file at", error=FileNotFoundError)
+    assert_refused(saved_file, "has the states of AdamW, this is Lion", Lion(model().named_parameters()))
 
 
 def test_a_later_version_is_refused(saved_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("narrowgauge.optim.files.VERSION", 2)
-    refuses(saved_file, "has version 1, this program reads 2")
+    assert_refused(saved_file, "has version 1, this program reads 2")
 
 
 def test_other_parameters_are_refused(saved_file: Path) -> None:
     net = model()
-    refuses(saved_file, "first difference: '0.weight' in the file, '0' here", AdamW(net.parameters()))
+    assert_refused(saved_file, "first difference: '0.weight' in the file, '0' here", AdamW(net.parameters()))
     named = list(net.named_parameters())
-    refuses(saved_file, r"groups of \[6\] parameters, this optimizer of \[4, 2\]; the names agree",
+    assert_refused(saved_file, r"groups of \[6\] parameters, this optimizer of \[4, 2\]; the names agree",
             AdamW([{"params": named[:4]}, {"params": named[4:]}]))  # fmt: skip
     other = nn.Sequential(nn.Linear(41, 24), nn.LayerNorm(24), nn.Linear(24, 8))
-    refuses(saved_file, "state_dict: exp_avg: expected 984", AdamW(other.named_parameters()))
+    assert_refused(saved_file, "state_dict: exp_avg: expected 984", AdamW(other.named_parameters()))
 
 
 def test_what_is_no_plain_data_is_refused(tmp_path: Path) -> None:
@@ -225,5 +225,5 @@ def test_the_digest_is_of_all_tensors(saved_file: Path) -> None:
         metadata = file.metadata()
     content = load_file(saved_file)
     save_file({**content, "more": torch.ones(1)}, saved_file, metadata=metadata)
-    refuses(saved_file, "is damaged")
+    assert_refused(saved_file, "is damaged")
     assert len(metadata[DIGEST]) == 64

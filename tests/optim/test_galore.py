@@ -11,10 +11,7 @@ from torch import Tensor, nn
 from narrowgauge.optim.adamw import AdamW
 from narrowgauge.optim.galore import GaLore
 from narrowgauge.optim.projection import leading_vectors
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from optimizer_steps import gaussian
 
 
 def low_rank(rows: int, columns: int, seed: int, rank: int = 4) -> Tensor:

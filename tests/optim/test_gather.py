@@ -18,10 +18,7 @@ from torch.testing._internal.distributed.multi_threaded_pg import _install_threa
 from narrowgauge.optim.gather import gathered, own_part
 from narrowgauge.optim.lamb import LAMB
 from narrowgauge.optim.muon import Muon
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from optimizer_steps import gaussian
 
 
 def run(world: int, body: Callable[[int, DeviceMesh], Any]) -> list[Any]:

@@ -6,15 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from narrowgauge.optim.lamb import LAMB, trust_ratio
+from optimizer_steps import gaussian
 
 NO_BOUNDS = (0.0, float("inf"))
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(("options", "order", "bounds"), [

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from narrowgauge.optim import Lion
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from optimizer_steps import gaussian
 
 
 def test_lion_is_its_formula_in_float64() -> None:

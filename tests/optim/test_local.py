@@ -8,13 +8,14 @@ from contextlib import contextmanager
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from narrowgauge.optim import AdamW
 from narrowgauge.optim.local import as_shard, cut_axis, group_of_shards, local_tensor, shape_of
+from optimizer_steps import gaussian
 
 
 @contextmanager
@@ -25,10 +26,6 @@ def process(rank: int, world: int) -> Iterator[DeviceMesh]:
         yield init_device_mesh("cpu", (world,))
     finally:
         dist.destroy_process_group()
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_a_plain_tensor_is_its_own_local_part() -> None:

@@ -10,10 +10,7 @@ from torch import Tensor
 from narrowgauge.kernels._masters_reference import half_ulp as reference_half_ulp
 from narrowgauge.kernels._masters_reference import join_weight, round_weight, split_weight
 from narrowgauge.optim.master import half_ulp, split, subtract, with_residual
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from optimizer_steps import gaussian
 
 
 def wild(count: int) -> Tensor:

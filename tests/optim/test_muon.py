@@ -6,29 +6,20 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from narrowgauge.optim.adamw import AdamW
 from narrowgauge.optim.muon import Muon, adjustment
 from narrowgauge.optim.newton_schulz import orthogonalize
 from narrowgauge.optim.parameter_groups import muon_groups
+from optimizer_steps import gaussian
+from seeded_training import train
 
 SHAPES = ((24, 40), (40, 24), (33, 33), (1, 7))
 
 
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def matrices() -> list[nn.Parameter]:
     return [nn.Parameter(gaussian(*shape, seed=i)) for i, shape in enumerate(SHAPES)]
-
-
-def train(optimizer: torch.optim.Optimizer, params: list[nn.Parameter], steps: range) -> None:
-    for step in steps:
-        for i, p in enumerate(params):
-            p.grad = 1e-2 * gaussian(*p.shape, seed=1000 * step + i)
-        optimizer.step()
 
 
 OPTIONS: list[dict[str, Any]] = [

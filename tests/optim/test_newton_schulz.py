@@ -7,14 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from torch.optim._muon import _zeropower_via_newtonschulz
 
 from narrowgauge.optim.newton_schulz import CONVERGENT, JORDAN, orthogonalize, singular_value_range
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from optimizer_steps import gaussian
 
 
 def polynomial(s: Any, steps: int, coefficients: tuple[float, float, float]) -> Any:

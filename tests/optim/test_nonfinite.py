@@ -11,12 +11,9 @@ from torch import Tensor, nn
 
 from narrowgauge.kernels.codecs import CODECS
 from narrowgauge.optim import SGD, AdamW, Lion, RMSprop
+from optimizer_steps import gaussian
 
 COLUMNS = 512  # whole groups of every codec
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def pair(make: Callable[..., Any], **options: Any) -> tuple[Any, list[nn.Parameter]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from narrowgauge.optim.projection import (
     NOT_SEEN,
@@ -16,10 +15,7 @@ from narrowgauge.optim.projection import (
     projected_shape,
     renewed_gap,
 )
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from optimizer_steps import gaussian
 
 
 @pytest.mark.parametrize("shape", [(12, 30), (30, 12), (16, 16)])

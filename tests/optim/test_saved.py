@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from narrowgauge.kernels.codecs import CODECS
 from narrowgauge.optim import SGD, Adagrad, Adam, AdamW, Lion, RMSprop, convert_state
+from optimizer_steps import gaussian
 
 LOSSES = {
     "fp32": 0.0, "bf16": 0.0019, "bf16_sr": 0.0026, "log8": 0.0101, "coat": 0.024, "coat_paper": 0.0233, "fp8": 0.0315,
@@ -24,10 +25,6 @@ PAIRS: list[tuple[Any, Any, dict[str, Any]]] = [
     (RMSprop, torch.optim.RMSprop, {}), (RMSprop, torch.optim.RMSprop, {"momentum": 0.5}),
     (Adagrad, torch.optim.Adagrad, {"lr": 0.1}),
 ]  # fmt: skip
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def parameters(dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:

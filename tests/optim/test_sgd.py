@@ -6,10 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from narrowgauge.optim import SGD
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from optimizer_steps import gaussian
 
 
 def stepped(dampening: float, steps: int) -> Tensor | None:

@@ -9,10 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from narrowgauge.optim import AdamW
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from optimizer_steps import gaussian
 
 
 def with_gradient(p: Tensor, gradient: Tensor) -> nn.Parameter:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from narrowgauge.formats import Scheme, get
 from narrowgauge.kernels.tensor import quantize
 from narrowgauge.optim.matrix_roots import PAPER_SCHEME
 from narrowgauge.optim.stored_matrix import load_matrix, matrix_scheme, store_matrix
+from optimizer_steps import gaussian
 
 SCHEMES = ("int4/1x256", "nf4/1x64", "mxfp4", "nvfp4", "e2m3fn/1x32", "int8/row", "e4m3fn/1x128", PAPER_SCHEME)
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -18,6 +18,7 @@ from narrowgauge.optim.muon import Muon
 from narrowgauge.optim.parameter_groups import galore_groups, muon_groups
 from narrowgauge.optim.shampoo import Shampoo
 from narrowgauge.optim.whole import WholeTensorOptimizer, norm_ratio
+from optimizer_steps import gaussian
 
 Make = Callable[..., WholeTensorOptimizer]
 OPTIMIZERS: dict[str, Make] = {
@@ -34,10 +35,6 @@ OPTIMIZERS: dict[str, Make] = {
 }
 WITHOUT_NAN = ("galore", "shampoo", "shampoo_sgd")
 STATES = ("log8", "coat", "int8")
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def network(dtype: torch.dtype = torch.float32) -> nn.Module:
