@@ -8,7 +8,6 @@ from torch import Tensor
 from narrowgauge.formats.scaling import SMALLEST_SCALE
 from narrowgauge.kernels._group_numbers import (
     LN_2,
-    NAN_BITS,
     group_scale,
     log_numbers,
     read_log_numbers,
@@ -26,7 +25,7 @@ from narrowgauge.kernels._pure_math import (
     magnitude_bits,
 )
 from narrowgauge.kernels._steady_torch import exp2 as steady_exp2
-from narrowgauge.kernels.moments import SMALLEST_MAGNITUDE
+from narrowgauge.kernels.moments import NAN_BITS, SMALLEST_MAGNITUDE
 
 
 def decode_log(codec: PureCodec, codes: Tensor, scale: Tensor, u: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ from math import log
 
 from narrowgauge.kernels import _cast
 from narrowgauge.kernels._triton import constant, jit, tl
-from narrowgauge.kernels.moments import LOG_UNIT, MOST_POWER, ONE_BITS, SMALLEST_STEP
+from narrowgauge.kernels.moments import LOG_UNIT, MOST_POWER, NAN_BITS, ONE_BITS, SMALLEST_STEP
 
 SIGN_BIT = constant(-(2**31))
 MAGNITUDE_BITS = constant(2**31 - 1)
@@ -22,7 +22,7 @@ INFINITE = constant(0x7F800000 - 0x00800000)  # of infinity, above those
 MANTISSA_BITS = constant(0x007FFFFF)
 ONE_FLOAT_BITS = constant(0x3F800000)
 LARGEST_BFLOAT16 = constant(0x7F7F0000)
-NAN_NUMBER = constant(0x7FC0)  # NaN in bfloat16
+NAN_NUMBER = constant(NAN_BITS)
 ONE_NUMBER = constant(ONE_BITS)
 MOST = constant(MOST_POWER)
 FEWEST_OCTAVES = constant(2.0**-100)  # stands for the zero octaves of a constant group, whose k the ceiling gives

@@ -9,15 +9,16 @@ from torch import Tensor
 
 from narrowgauge.kernels.random_words import MULTIPLIERS, TABLE_ELEMENTS, block_key, torch_table
 
-FACTORS = [factor - (factor >> 31 << 32) for factor in MULTIPLIERS]
-"""The finalizer's multipliers as int32 has them."""
-SHIFTS = ((16, 0xFFFF), (15, 0x1FFFF), (16, 0xFFFF))
-"""The finalizer's shifts, and the masks that take their signs away."""
-
 
 def signed(word: int) -> int:
     """A 32-bit number as int32 has it."""
     return word - (word >> 31 << 32)
+
+
+FACTORS = [signed(factor) for factor in MULTIPLIERS]
+"""The finalizer's multipliers as int32 has them."""
+SHIFTS = ((16, 0xFFFF), (15, 0x1FFFF), (16, 0xFFFF))
+"""The finalizer's shifts, and the masks that take their signs away."""
 
 
 def mix_words(x: Tensor) -> Tensor:

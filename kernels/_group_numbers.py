@@ -14,8 +14,6 @@ from narrowgauge.kernels.moments import LOG_UNIT, SMALLEST_STEP, MomentCodec
 LARGEST_BFLOAT16 = float(torch.finfo(torch.bfloat16).max)
 LARGEST_FLOAT32 = float(torch.finfo(torch.float32).max)
 LN_2 = math.log(2)
-NAN_BITS = 0x7FC0
-"""NaN in bfloat16."""
 
 
 def bfloat16_up(x: Tensor) -> Tensor:
@@ -30,7 +28,8 @@ def bfloat16_nearest(x: Tensor) -> Tensor:
 
 
 def group_scale(amax: Tensor, codec: PureCodec | MomentCodec) -> Tensor:
-    """The scale as it is stored, float32, of finite maxima [groups, 1] of the kinds linear, root and softsign."""
+    """The scale as it is stored, float32, of finite maxima of the kinds linear, root, rank-1 and
+    softsign."""
     softsign = codec.kind == "softsign"
     scale = (amax if softsign else amax / torch.full_like(amax, codec.target)).clamp(SMALLEST_SCALE, LARGEST_FLOAT32)
     if codec.scale_dtype == "bfloat16":

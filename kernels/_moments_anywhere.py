@@ -3,6 +3,9 @@ of their own for this."""
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
+
 import torch
 from torch import Tensor
 
@@ -15,8 +18,8 @@ from narrowgauge.kernels.moments import MomentCodec
 def decode_stored(codec: MomentCodec, codes: Tensor, scale: Tensor | None, count: int, key: int, offset: int) -> Tensor:
     """float32 [count] of what `empty_moment` makes; key, offset: of the draws of dithered codes."""
     u = _draws(codec, count, key, offset, codes.device) if codec.rounding == "dither" else None
-    narrow = _unpack(codes.view(-1), is_signed(codec))[:count] if codec.per_byte > 1 else codes.view(-1)
-    rows = decode_rows(pure_codec(codec, codes.device), _grouped(narrow, codec.group), _numbers(codec, scale), u)
+    narrow = unpacked(codec, codes, count)
+    rows = decode_rows(pure_codec(codec, codes.device), grouped(narrow, codec.group), _numbers(codec, scale), u)
     values = rows.reshape(-1)[:count]
     return values * values if codec.kind == "log" else values
 
@@ -24,9 +27,8 @@ def decode_stored(codec: MomentCodec, codes: Tensor, scale: Tensor | None, count
 def encode_stored(codec: MomentCodec, x: Tensor, codes: Tensor, scale: Tensor | None, key: int, offset: int) -> None:
     """Writes codes and scale of float32 x, flat."""
     u = _draws(codec, x.numel(), key, offset, x.device) if codec.draws else None
-    narrow, numbers, _ = encode_rows(pure_codec(codec, x.device), _grouped(x, codec.group), u)
-    flat = narrow.reshape(-1)[: x.numel()]
-    codes.view(-1).copy_(_pack(flat, codec.zero_code) if codec.per_byte > 1 else flat)
+    narrow, numbers, _ = encode_rows(pure_codec(codec, x.device), grouped(x, codec.group), u)
+    codes.view(-1).copy_(packed(codec, narrow.reshape(-1)[: x.numel()]))
     into = _numbers(codec, scale)
     if into is not None and numbers is not None:
         into.copy_(numbers)
@@ -38,20 +40,28 @@ def _numbers(codec: MomentCodec, scale: Tensor | None) -> Tensor | None:
 
 
 def _draws(codec: MomentCodec, count: int, key: int, offset: int, device: torch.device) -> Tensor:
-    return _grouped(draws(count, key, offset, device), codec.group, 0.5)
+    return grouped(draws(count, key, offset, device), codec.group, 0.5)
 
 
-def _grouped(x: Tensor, width: int, fill: float = 0) -> Tensor:
+def grouped(x: Tensor, width: int, fill: float = 0) -> Tensor:
     """[groups, width] of flat x, its end filled."""
     return torch.nn.functional.pad(x, (0, -x.numel() % width), value=fill).view(-1, width)
 
 
-def _pack(codes: Tensor, zero: int) -> Tensor:
-    pairs = (_grouped(codes, 2, zero).to(torch.int32) & 15).unbind(1)
-    return (pairs[0] | (pairs[1] << 4)).to(torch.uint8)
+def packed(codec: MomentCodec, codes: Tensor) -> Tensor:
+    """Flat codes, one an element, as they are stored; places that the last byte has too many hold the code of zero."""
+    if codec.per_byte == 1:
+        return codes
+    fields = grouped(codes.to(torch.uint8), codec.per_byte, codec.zero_code) & ((1 << codec.bits) - 1)
+    return reduce(or_, (field << (codec.bits * place) for place, field in enumerate(fields.unbind(1))))
 
 
-def _unpack(packed: Tensor, signed: bool) -> Tensor:
-    wide = packed.to(torch.int32)
-    codes = torch.stack((wide << 28, wide << 24), dim=-1).view(-1) >> 28
-    return codes.to(torch.int8) if signed else (codes & 15).to(torch.uint8)
+def unpacked(codec: MomentCodec, codes: Tensor, count: int) -> Tensor:
+    """The `count` codes of what `packed` gave, flat, in eight bits each."""
+    flat = codes.view(-1)
+    if codec.per_byte == 1:
+        return flat
+    fields = [flat >> (codec.bits * place) for place in range(codec.per_byte)]
+    narrow = torch.stack(fields, dim=-1).view(-1)[:count] & ((1 << codec.bits) - 1)
+    sign = 1 << (codec.bits - 1)
+    return (narrow ^ sign).view(torch.int8) - sign if is_signed(codec) else narrow

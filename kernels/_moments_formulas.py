@@ -7,11 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from narrowgauge.kernels._masters_reference import bfloat16_up
-from narrowgauge.kernels.moments import LOG_UNIT, MOST_POWER, SMALLEST_MAGNITUDE, SMALLEST_STEP, MomentCodec
+from narrowgauge.kernels.moments import LOG_UNIT, MOST_POWER, QUANTILE, SMALLEST_MAGNITUDE, SMALLEST_STEP, MomentCodec
 
 Array = NDArray[np.float64]
-
-QUANTILE = 0.1
 
 
 def extremes(magnitude: Array) -> tuple[Array, Array]:

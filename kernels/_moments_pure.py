@@ -33,6 +33,7 @@ from narrowgauge.kernels._pure_math import (
 )
 from narrowgauge.kernels._scales_torch import inverse
 from narrowgauge.kernels._steady_torch import exp2 as steady_exp2
+from narrowgauge.kernels._tables_torch import EncodeTable
 from narrowgauge.kernels.layout import Layout
 from narrowgauge.kernels.moments import MOST_POWER, SMALLEST_MAGNITUDE
 
@@ -114,9 +115,9 @@ def _nearest(codec: PureCodec, y: Tensor, positive: Tensor) -> Tensor:
     magnitude = magnitude_bits(y).clamp(max=codec.largest_bits)
     if codec.second:
         magnitude = torch.maximum(magnitude, -positive.clamp(max=1) & codec.smallest_bits)
-    if layout.kind == "float" and codec.codes is None:
+    if codec.codes is None:
         return _signed_float(float_codes(magnitude, layout), bits, layout)
-    return _by_table(codec, magnitude | (bits & SIGN_BIT))
+    return _by_table(codec.codes, magnitude | (bits & SIGN_BIT))
 
 
 def _signed_float(codes: Tensor, bits: Tensor, layout: Layout) -> Tensor:
@@ -126,11 +127,8 @@ def _signed_float(codes: Tensor, bits: Tensor, layout: Layout) -> Tensor:
     return codes | (negative if layout.negative_zero else negative & -codes.clamp(max=1))
 
 
-def _by_table(codec: PureCodec, bits: Tensor) -> Tensor:
+def _by_table(table: EncodeTable, bits: Tensor) -> Tensor:
     """The same by table, of float32 numbers as integers."""
-    table = codec.codes
-    if table is None:
-        raise ValueError(f"codec: expected a format with a table of codes, got {codec.layout}")
     if table.direct is not None:
         return table.direct[(((bits & 0xFFFF) + 0xFFFF) | bits) >> 16 & 0xFFFF].to(torch.int32)
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)

@@ -24,15 +24,12 @@ from narrowgauge.kernels._moments_formulas import (
     softsign_codes,
     softsign_values,
 )
-from narrowgauge.kernels.moments import LOG_UNIT, SMALLEST_MAGNITUDE, MomentCodec
+from narrowgauge.kernels.moments import LOG_UNIT, NAN_BITS, SMALLEST_MAGNITUDE, MomentCodec
 from narrowgauge.kernels.random_words import halves, uniform
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.generic]
 Shape = tuple[int, ...]
-
-NAN_BITS = 0x7FC0
-"""NaN in bfloat16, the D of a group that is not finite."""
 
 
 class Stored(NamedTuple):

@@ -22,13 +22,13 @@ from narrowgauge.kernels._companded_torch import (
     encode_log,
     encode_softsign,
 )
-from narrowgauge.kernels._group_numbers import NAN_BITS, group_scale
+from narrowgauge.kernels._group_numbers import group_scale
 from narrowgauge.kernels._pure_codec import is_integer
 from narrowgauge.kernels._scales_torch import inverse
 from narrowgauge.kernels._scratch_torch import Scratch, Stretch
 from narrowgauge.kernels._steady_torch import exp2
 from narrowgauge.kernels._tables_torch import decode_table, encode_by_table
-from narrowgauge.kernels.moments import MOST_POWER, SMALLEST_MAGNITUDE, MomentCodec
+from narrowgauge.kernels.moments import MOST_POWER, NAN_BITS, SMALLEST_MAGNITUDE, MomentCodec
 
 # Tensors, because torch would make one of a Python integer in every call.
 _SIGN_BIT = torch.tensor(-(2**31), dtype=torch.int32)

@@ -6,13 +6,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from narrowgauge.formats.scaling import SMALLEST_SCALE
 from narrowgauge.kernels._draws_torch import draws
+from narrowgauge.kernels._group_numbers import group_scale
+from narrowgauge.kernels._moments_anywhere import grouped, packed, unpacked
 from narrowgauge.kernels._scales_torch import inverse
 from narrowgauge.kernels._tables_torch import decode_table, encode_by_table
-from narrowgauge.kernels.moments import SMALLEST_MAGNITUDE, MomentCodec
-
-QUANTILE = 0.1
+from narrowgauge.kernels.moments import QUANTILE, SMALLEST_MAGNITUDE, MomentCodec
 
 
 def encode_whole(
@@ -28,54 +27,21 @@ def encode_whole(
     elif len(shape) > 1:
         stored, numbers = _encode_rank1(codec, x.view(shape[0], shape[1:].numel()))
     else:
-        stored, numbers = _encode_rows(codec, _rows(x, codec.group))
-    codes.copy_(_pack(stored.reshape(-1)[: x.numel()], codec).view(codes.shape))
+        stored, numbers = _encode_rows(codec, grouped(x, codec.group))
+    codes.copy_(packed(codec, stored.reshape(-1)[: x.numel()]).view(codes.shape))
     scale.copy_(numbers.view(scale.shape))
 
 
 def decode_whole(codec: MomentCodec, codes: Tensor, scale: Tensor, shape: torch.Size) -> Tensor:
     """float32 of `shape`, what codes and scale read back as."""
-    flat = _unpack(codes, codec, shape.numel())
+    flat = unpacked(codec, codes, shape.numel()).to(torch.int32)
     if codec.kind == "quantile":
         amax, base = scale.split(1, dim=1)
-        return (amax * base ** _rows(flat.float(), codec.group)).reshape(-1)[: flat.numel()].view(shape)
+        return (amax * base ** grouped(flat.float(), codec.group)).reshape(-1)[: flat.numel()].view(shape)
     values = decode_table(codec.element, codes.device)[flat]
     if len(shape) > 1:
         return (values.view(shape[0], shape[1:].numel()) * _combined(scale, shape)).view(shape)
-    return (_rows(values, codec.group) * scale).reshape(-1)[: flat.numel()].view(shape)
-
-
-def _rows(x: Tensor, group: int) -> Tensor:
-    """[groups, group], the last one filled up with zeros."""
-    return torch.nn.functional.pad(x, (0, -x.numel() % group)).view(-1, group)
-
-
-def _pack(codes: Tensor, codec: MomentCodec) -> Tensor:
-    """uint8 of flat codes; places that the last byte has too many hold the code of zero."""
-    if codec.per_byte == 1:
-        return codes.to(torch.uint8)
-    filled = torch.nn.functional.pad(codes.to(torch.uint8), (0, -codes.numel() % codec.per_byte), value=codec.zero_code)
-    return (filled.view(-1, codec.per_byte) << _places(codec, codes.device)).sum(dim=1, dtype=torch.uint8)
-
-
-def _unpack(codes: Tensor, codec: MomentCodec, count: int) -> Tensor:
-    """`count` codes, flat int32."""
-    flat = codes.view(-1).to(torch.int32)
-    if codec.per_byte == 1:
-        return flat
-    return ((flat[:, None] >> _places(codec, codes.device)) & ((1 << codec.bits) - 1)).reshape(-1)[:count]
-
-
-def _places(codec: MomentCodec, device: torch.device) -> Tensor:
-    """Where the codes of a byte begin."""
-    return torch.arange(0, codec.bits * codec.per_byte, codec.bits, dtype=torch.uint8, device=device)
-
-
-def _scale(amax: Tensor, codec: MomentCodec) -> Tensor:
-    """Scales of finite maxima, 1 for zeros."""
-    largest = torch.finfo(torch.float32).max
-    scale = (amax / torch.full_like(amax, codec.target)).clamp(SMALLEST_SCALE, largest)
-    return torch.where(amax == 0, 1.0, scale)
+    return (grouped(values, codec.group) * scale).reshape(-1)[: flat.numel()].view(shape)
 
 
 def _element_codes(x: Tensor, scale: Tensor, codec: MomentCodec) -> Tensor:
@@ -88,7 +54,7 @@ def _element_codes(x: Tensor, scale: Tensor, codec: MomentCodec) -> Tensor:
 def _encode_rows(codec: MomentCodec, x: Tensor) -> tuple[Tensor, Tensor]:
     finite = torch.isfinite(x).all(dim=1, keepdim=True)
     known = torch.where(finite, x, 0.0)
-    scale = _scale(known.amax(dim=1, keepdim=True), codec)
+    scale = group_scale(known.amax(dim=1, keepdim=True), codec)
     return _element_codes(known, scale, codec), torch.where(finite, scale, torch.nan)
 
 
@@ -103,7 +69,7 @@ def _encode_rank1(codec: MomentCodec, x: Tensor) -> tuple[Tensor, Tensor]:
 def _maxima(known: Tensor, finite: Tensor, axis: int, codec: MomentCodec) -> Tensor:
     """Scales of rows (axis 1) or columns, NaN for those with an element that is not finite."""
     amax = known.amax(dim=axis) if known.numel() else known.sum(dim=axis)
-    return torch.where(finite.all(dim=axis), _scale(amax, codec), torch.nan)
+    return torch.where(finite.all(dim=axis), group_scale(amax, codec), torch.nan)
 
 
 def _combined(numbers: Tensor, shape: torch.Size) -> Tensor:
@@ -113,7 +79,7 @@ def _combined(numbers: Tensor, shape: torch.Size) -> Tensor:
 
 def _encode_quantile(codec: MomentCodec, x: Tensor, key: int, offset: int) -> tuple[Tensor, Tensor]:
     last = (1 << codec.bits) - 1
-    rows = _rows(x, codec.group)
+    rows = grouped(x, codec.group)
     finite = torch.isfinite(rows).all(dim=1, keepdim=True)
     positive = (rows >= SMALLEST_MAGNITUDE) & finite
     amax = torch.where(positive, rows, 0.0).amax(dim=1, keepdim=True) if rows.numel() else rows.new_zeros(0, 1)
@@ -122,7 +88,7 @@ def _encode_quantile(codec: MomentCodec, x: Tensor, key: int, offset: int) -> tu
     at = _quantile(torch.where(positive, ratio, torch.inf), positive.sum(dim=1, keepdim=True))
     base = torch.where(occupied, at, 1.0) ** (1.0 / last)
     y = torch.where(base < 1, ratio.log() / torch.where(base < 1, base, 0.5).log(), 0.0)
-    u = _rows(draws(x.numel(), key, offset, x.device), codec.group) if codec.draws else 0.5
+    u = grouped(draws(x.numel(), key, offset, x.device), codec.group) if codec.draws else 0.5
     codes = torch.where(finite, torch.floor(y + u).clamp(0, last), 0.0)
     return codes, torch.where(finite, torch.cat((amax, base), dim=1), torch.nan)
 

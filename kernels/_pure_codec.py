@@ -24,12 +24,9 @@ class PureCodec(NamedTuple):
 
     kind: str
     second: bool
-    group: int
-    columns: int
     rounding: str
     whitened: bool
     draws: bool
-    coded: bool
     scale_dtype: str
     levels: int
     most_step: float
@@ -39,7 +36,6 @@ class PureCodec(NamedTuple):
     target: float
     largest: float
     lowest: float
-    smallest: float
     largest_bits: int
     smallest_bits: int
     zero_code: int
@@ -74,17 +70,14 @@ def pure_codec(codec: MomentCodec, device: torch.device) -> PureCodec:
     has_format = codec.is_coded and bool(codec.format)
     layout = layout_of(codec.element) if has_format else None
     integer = has_format and is_integer(codec)
-    read_by_table = layout is not None and layout.kind != "float" and not integer
-    written_by_table = layout is not None and not (layout.kind == "float" or integer)
+    by_table = layout is not None and layout.kind != "float" and not integer
     narrow = torch.int8 if is_signed(codec) else torch.uint8
     return PureCodec(
-        codec.kind, codec.second, codec.group, codec.columns, codec.rounding, codec.whitened, codec.draws,
-        codec.is_coded, codec.scale_dtype, codec.levels, codec.most_step, codec.log2_range, codec.power_steps,
-        codec.least_power,
+        codec.kind, codec.second, codec.rounding, codec.whitened, codec.draws, codec.scale_dtype, codec.levels,
+        codec.most_step, codec.log2_range, codec.power_steps, codec.least_power,
         codec.target if has_format else 1.0,
         codec.largest if has_format else 0.0,
         codec.lowest if has_format else 0.0,
-        codec.smallest if has_format else 0.0,
         _bits(codec.largest) if has_format else 0,
         _bits(codec.smallest) if has_format else 0,
         codec.zero_code,
@@ -93,6 +86,6 @@ def pure_codec(codec: MomentCodec, device: torch.device) -> PureCodec:
         not codec.is_coded and codec.dtype is torch.bfloat16,
         integer,
         layout,
-        decode_table(codec.element, device) if read_by_table else None,
-        encode_table(codec.element, False, device) if written_by_table else None,
+        decode_table(codec.element, device) if by_table else None,
+        encode_table(codec.element, False, device) if by_table else None,
     )  # fmt: skip

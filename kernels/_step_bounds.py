@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from narrowgauge.kernels._masters_reference import join_weight
-from narrowgauge.kernels._moments_reference import Array, Stored
+from narrowgauge.kernels._moments_reference import Array
 from narrowgauge.kernels._step_reference import (
     Call,
     Wide,
@@ -27,6 +27,7 @@ from narrowgauge.kernels._step_reference import (
     read,
     read_moments,
     step,
+    stored,
     write,
 )
 from narrowgauge.kernels.moments import MomentCodec
@@ -115,11 +116,11 @@ def _values(call: Call, index: int, written: Written) -> dict[str, Array]:
     values = {"p": written.p}
     if written.residual is not None:
         values["w"] = join_weight(written.p, written.residual)
-    for name, moment, stored in (("m", m, written.m), ("v", v, written.v)):
-        if moment is not None and stored is not None:
+    for name, moment, kept in (("m", m, written.m), ("v", v, written.v)):
+        if moment is not None and kept is not None:
             values[name] = moment
-            if stored.scale.size:
-                values[f"{name}_scale"] = stored.scale.astype(np.float64)
+            if kept.scale.size:
+                values[f"{name}_scale"] = kept.scale.astype(np.float64)
     return values
 
 
@@ -132,20 +133,14 @@ def values(args: Sequence[Any], results: Sequence[Tensor]) -> list[Tensor]:
         lists.append(rest[: len(tensors)])
         rest = rest[len(tensors) :]
     p, m, m_scale, v, v_scale, residual = lists
-
-    def stored(codes: list[Tensor], scales: list[Tensor], index: int) -> Stored | None:
-        if not codes:
-            return None
-        scale = numpy_of(scales[index]).reshape(tuple(scales[index].shape)) if scales else np.zeros((0, 0))
-        return Stored(numpy_of(codes[index]), scale)
-
+    first, second = call.codecs
     out: list[Tensor] = []
     for index in range(len(p)):
         written = Written(
             numpy_of(p[index]).astype(np.float64),
             numpy_of(residual[index]).astype(np.int8) if residual else None,
-            stored(m, m_scale, index),
-            stored(v, v_scale, index),
+            stored(first, m, m_scale, index),
+            stored(second, v, v_scale, index),
         )
         out += [torch.from_numpy(x) for x in _values(call, index, written).values()]
     return out

@@ -126,7 +126,7 @@ def run(
     numbers = [Row(*row) for row in rows.tolist()]
     kind = Kind(rule, first, second, master, skip_nonfinite)
     rest = Step(rule, master, maximize, skip_nonfinite, BlockMoments(first, second, numbers, scratch))
-    prepare = _Blocks(kind, -1.0 if maximize else 1.0, numbers, scratch)
+    prepare = _Blocks(kind, -1.0 if maximize else 1.0, scratch)
     lists = Lists(p, g, m, m_scale, v, v_scale, residual)
     for block in blocks(counts, lists, numbers, (first, second), CHUNK_ELEMENTS, LEAST_ELEMENTS, scratch):
         if not prepare.step(block):
@@ -136,8 +136,8 @@ def run(
 class _Blocks:
     """Turns blocks into operands."""
 
-    def __init__(self, kind: Kind, sign: float, rows: Sequence[Row], scratch: Scratch) -> None:
-        self.kind, self.sign, self.rows, self.scratch = kind, sign, rows, scratch
+    def __init__(self, kind: Kind, sign: float, scratch: Scratch) -> None:
+        self.kind, self.sign, self.scratch = kind, sign, scratch
         self.compiled = compiled_step(kind)
         self.shape = (-1, self.compiled.row // self.compiled.group, self.compiled.group)
         self.row: Row | None = None
@@ -147,7 +147,7 @@ class _Blocks:
         """Makes the step of a block, if it can: of a large piece, in whole rows, that the table of draws holds."""
         if len(block.pieces) > 1 or block.size < LEAST_ELEMENTS or block.size % self.compiled.row:
             return False
-        row = self.rows[block.pieces[0].tensor]
+        row = block.row
         place, inner = divmod(int(row.offset) + block.pieces[0].start, TABLE_ELEMENTS)
         if inner + block.size > TABLE_ELEMENTS:
             return False

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from narrowgauge.kernels._draws_torch import mix_words
+from narrowgauge.kernels._masters_torch import HALF_ULP, RESIDUAL_STEPS
 from narrowgauge.kernels._moments_pure import decode_rows, encode_rows
 from narrowgauge.kernels._pure_codec import PureCodec
 from narrowgauge.kernels._pure_math import (
@@ -22,9 +23,6 @@ from narrowgauge.kernels._pure_math import (
     magnitude_bits,
 )
 from narrowgauge.kernels.step_rules import Row
-
-HALF_ULP = 2.0**-8
-RESIDUAL_STEPS = 127.0
 
 
 class Numbers(NamedTuple):

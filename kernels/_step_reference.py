@@ -86,7 +86,8 @@ def narrowed(x: Array) -> Array:
         return np.asarray(x.astype(np.float32).astype(np.float64))
 
 
-def _stored(codec: MomentCodec | None, codes: Sequence[Tensor], scales: Sequence[Tensor], index: int) -> Stored | None:
+def stored(codec: MomentCodec | None, codes: Sequence[Tensor], scales: Sequence[Tensor], index: int) -> Stored | None:
+    """The moment of a tensor, of the op's lists; None where there is no codec."""
     if codec is None:
         return None
     if not codec.columns:
@@ -117,7 +118,7 @@ def read(call: Call, index: int) -> Wide:
         p = join_weight(p, numpy_of(call.residual[index]).astype(np.int8))
     first, second = call.codecs
     keys = int(row.read_first_key), int(row.read_second_key)
-    states = _stored(first, call.m, call.m_scale, index), _stored(second, call.v, call.v_scale, index)
+    states = stored(first, call.m, call.m_scale, index), stored(second, call.v, call.v_scale, index)
     return Wide(p, *read_moments(call.codecs, *states, p.size, keys, int(row.offset)))
 
 
@@ -157,17 +158,24 @@ def step(rule: str, old: Wide, g: Array, row: Row) -> Wide:
     return Wide(narrowed(p), None if old.m is None else narrowed(m), None if old.v is None else v)
 
 
+def write_moments(
+    codecs: Codecs, m: Array | None, v: Array | None, keys: tuple[int, int], offset: int
+) -> tuple[Stored | None, Stored | None]:
+    """(m, v) as they are stored."""
+    first, second = codecs
+    if first is not None and second is not None and m is not None and v is not None:
+        return encode_pair(m, v, first, second, keys, offset)
+    return (
+        None if first is None or m is None else encode_reference(m, first, keys[0], offset),
+        None if second is None or v is None else encode_reference(v, second, keys[1], offset),
+    )
+
+
 def write(call: Call, index: int, new: Wide) -> Written:
     """How the results of a step are stored."""
-    row, (first, second) = call.row(index), call.codecs
-    offset, keys = int(row.offset), (int(row.first_key), int(row.second_key))
-    m, v = None, None
-    if first is not None and second is not None and new.m is not None and new.v is not None:
-        m, v = encode_pair(new.m, new.v, first, second, keys, offset)
-    elif first is not None and new.m is not None:
-        m = encode_reference(new.m, first, keys[0], offset)
-    elif second is not None and new.v is not None:
-        v = encode_reference(new.v, second, keys[1], offset)
+    row = call.row(index)
+    offset = int(row.offset)
+    m, v = write_moments(call.codecs, new.m, new.v, (int(row.first_key), int(row.second_key)), offset)
     if call.master == "residual":
         return Written(*split_weight(new.p, int(row.weight_key), offset), m, v)
     if call.master == "sr":
@@ -184,14 +192,14 @@ def reference(*args: object) -> list[list[Tensor]]:
         new = step(call.rule, read(call, index), gradient(call, index), call.row(index))
         written = write(call, index, new)
         out[0].append(torch.from_numpy(written.p).to(p.dtype).view(p.shape))
-        for place, stored, codes, scales in (
+        for place, moment, codes, scales in (
             (1, written.m, call.m, call.m_scale),
             (3, written.v, call.v, call.v_scale),
         ):
-            if stored is not None:
-                out[place].append(_like(stored.codes, codes[index]))
+            if moment is not None:
+                out[place].append(_like(moment.codes, codes[index]))
                 if scales:
-                    out[place + 1].append(_like(stored.scale, scales[index]))
+                    out[place + 1].append(_like(moment.scale, scales[index]))
         if written.residual is not None:
             out[5].append(_like(written.residual, call.residual[index]))
     return out

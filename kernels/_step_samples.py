@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from narrowgauge.kernels._moments_reference import Stored, encode_pair, encode_reference
+from narrowgauge.kernels._moments_reference import Stored
 from narrowgauge.kernels._step_checks import rule_codecs
+from narrowgauge.kernels._step_reference import write_moments
 from narrowgauge.kernels.codecs import CODECS
 from narrowgauge.kernels.moments import MomentCodec, empty_moment
 from narrowgauge.kernels.op import Sample
@@ -51,14 +52,7 @@ class _Maker:
         m = (1e-3 * self.rng.standard_normal(p.numel()) * size).astype(np.float32).astype(np.float64)
         v = (1e-6 * self.rng.chisquare(10, p.numel()) * size**2).astype(np.float32).astype(np.float64)
         keys, offset = (int(row.read_first_key), int(row.read_second_key)), int(row.offset)
-        if first is not None and second is not None:
-            pair: tuple[Stored | None, Stored | None] = encode_pair(m, v, first, second, keys, offset)
-        else:
-            pair = (
-                None if first is None else encode_reference(m, first, keys[0], offset),
-                None if second is None else encode_reference(v, second, keys[1], offset),
-            )
-        stored_m, stored_v = pair
+        stored_m, stored_v = write_moments((first, second), m, v, keys, offset)
         return (
             None if first is None or stored_m is None else _tensors(first, stored_m, p),
             None if second is None or stored_v is None else _tensors(second, stored_v, p),

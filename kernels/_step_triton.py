@@ -21,10 +21,11 @@ from narrowgauge.kernels._moments_triton import (
     triton_type,
 )
 from narrowgauge.kernels._rules_triton import join_weight, key, number, settings, split_weight, update
+from narrowgauge.kernels._step_checks import rule_codecs
 from narrowgauge.kernels._step_table import FIELDS, grouped, rows_on, tables
 from narrowgauge.kernels._triton import constant, jit, tl
-from narrowgauge.kernels.codecs import CODECS, first_moment, lone_moment, second_moment
-from narrowgauge.kernels.layout import layout_of, table_constants, table_signature
+from narrowgauge.kernels.codecs import CODECS
+from narrowgauge.kernels.layout import table_constants, table_signature
 from narrowgauge.kernels.moments import MomentCodec
 from narrowgauge.kernels.op import CompileCase
 from narrowgauge.kernels.random_words import random_draws, random_halves
@@ -149,9 +150,8 @@ def width_of(first: MomentCodec | None, second: MomentCodec | None) -> int:
 
 
 def _table(codec: MomentCodec | None, device: torch.device) -> Tensor | None:
-    if codec is None or not codec.is_coded or not codec.format or layout_of(codec.element).kind != "table":
-        return None
-    return table_blob(codec.element, device)
+    element = moment_layout(codec).element if codec else None
+    return table_blob(codec.element, device) if codec and element and element.kind == "table" else None
 
 
 def constants(
@@ -194,8 +194,7 @@ CUDA_TARGETS = ("sm_80", "sm_90", "sm_100")
 def _cases(name: str, rule: str, codecs: tuple[str, str], p: torch.dtype = torch.float32, master: str = "none",
            skip: bool = False, aligned: bool = True) -> Iterator[CompileCase]:  # fmt: skip
     has = RULES[rule]
-    first = (first_moment(codecs[0]) if has.relative else lone_moment(codecs[0])) if has.first else None
-    second = second_moment(codecs[1]) if has.second else None
+    first, second = rule_codecs(rule, codecs[0] if has.first else "", codecs[1] if has.second else "")
     signature = {"tensors_ptr": "*i64", "owners_ptr": "*i32", "rows_ptr": "*fp64"}
     compiled = constants(rule, p, p, first, second, master, False, skip, aligned)
     for letter in "MV":

@@ -97,6 +97,10 @@ SMALLEST_STEP = 2.0**-16
 """Smallest D, in octaves."""
 ONE_BITS = 0x3F80
 """1.0 in bfloat16."""
+NAN_BITS = 0x7FC0
+"""NaN in bfloat16, the D of a group that is not finite."""
+QUANTILE = 0.1
+"""Q, of SOLO."""
 
 LARGEST_GROUP = 1024
 """What one program of a kernel holds."""

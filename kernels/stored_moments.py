@@ -93,7 +93,7 @@ def _read_fused(
     if given is None:
         return None, None
     count, device = shape.numel(), given.codes.device
-    wide_m, wide_v = (None if stored is None else torch.empty(count, device=device) for stored in (m, v))
+    wide_m = wide_v = None
     if device.type != "cpu":
         if second is not None and v is not None:
             wide_v = decode_stored(second, v.codes, v.scale, count, keys[1], offset)
@@ -102,6 +102,7 @@ def _read_fused(
             if first.whitened and wide_v is not None:
                 wide_m.mul_(wide_v.sqrt())
     else:
+        wide_m, wide_v = (None if stored is None else torch.empty(count) for stored in (m, v))
         row = NO_NUMBERS._replace(read_first_key=keys[0], read_second_key=keys[1], offset=offset)
         moments, parts = _blocks(first, second, m, v, row, count)
         for block in parts:
