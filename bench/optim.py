@@ -105,7 +105,9 @@ def check_state(name: str, device: torch.device | str = "cpu") -> None:
     """AssertionError unless the codec keeps the contract of `check_optimizer`, and the fused step, where the codec goes
     through it, the bound to its reference. ValueError for unknown codecs."""
     codec = named_codec(name)
-    report = check_optimizer(codec, skip=CONTRACT_ALONE)
+    # SOLO's v has, as published, no code for zero.
+    known = ("zeros",) if codec.second.kind == "quantile" else ()
+    report = check_optimizer(codec, skip=(*CONTRACT_ALONE, *known))
     assert report.ok, report.table()
     if codec.first.fused and codec.second.fused:
         check_samples(OPTIMIZER_STEP, device, lambda sample: _is_step_of(sample.args, name))

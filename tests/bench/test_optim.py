@@ -12,6 +12,7 @@ from narrowgauge.bench import optim
 from narrowgauge.bench.llama_shapes import LEAST
 from narrowgauge.bench.optim_peer_steps import PEERS
 from narrowgauge.bench.report import SuiteResult
+from narrowgauge.kernels.codecs import CODECS
 
 QUICK: dict[str, Any] = {"parameters": LEAST, "repetitions": 9, "compiled": False}
 
@@ -100,3 +101,9 @@ def test_unknown_states_and_small_models_are_refused() -> None:
 def test_compiled_steps_are_timed_after_they_were_compared() -> None:
     result = optim.run_suite(LEAST, ("log8",), repetitions=9, peers=False)
     assert "log8, compiled" in {row.name for row in result.rows}
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_every_codec_may_be_timed(name: str) -> None:
+    """What a codec is published with must not keep the suite, which stops at what is wrong, from the others."""
+    assert optim.check_state(name) is None
