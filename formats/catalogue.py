@@ -9,6 +9,7 @@ from narrowgauge.formats.block_floating_point import bfp
 from narrowgauge.formats.codebook import CodebookFormat
 from narrowgauge.formats.floats import FloatFormat
 from narrowgauge.formats.integers import IntFormat, fixed_point
+from narrowgauge.formats.normal_float import normal_float
 from narrowgauge.formats.p3109 import p3109
 from narrowgauge.formats.registry import get, register, register_family
 from narrowgauge.formats.rf8 import rf8
@@ -131,6 +132,7 @@ register_family(
     "fixed point: integer and fraction bits, and a sign",
 )
 register(CodebookFormat(name="nf4", table=NF4_LEVELS))
+register(CodebookFormat.from_values(normal_float(3), "nf3"))
 for _precision in range(1, 8):
     for _extended in (True, False):
         register(p3109(8, _precision, extended=_extended))

@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from narrowgauge.formats.block import BlockFormat
-from narrowgauge.formats.clipping import mse_points, percentile_points
+from narrowgauge.formats.clipping import mse_points, percentile_points, sawb_points
 from narrowgauge.formats.format import Codes
 from narrowgauge.formats.philox import rounding_bits
 from narrowgauge.formats.rounding import FloatArray, Rounding, Subnormals
+from narrowgauge.formats.rules import ScaleRule
 from narrowgauge.formats.scaling import Float32Array, inverse_scale, scale_from_amax
 from narrowgauge.formats.scheme import Scheme, parse
 from narrowgauge.formats.tiles import rows_cols, spread, tile_max
@@ -119,6 +120,8 @@ def _clipping_points(
     """What takes the place of amax under the rules that search."""
     if spec.value is not None:
         return percentile_points(np.abs(matrix), amax, spec.tile, spec.value)
+    if spec.rule is ScaleRule.SAWB:
+        return sawb_points(matrix, amax, spec.tile, spec.element.name)
 
     def values(points: Float32Array) -> FloatArray:
         factors = _spread(scale_from_amax(points, spec.element, spec.rule), spec, matrix)

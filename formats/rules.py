@@ -17,6 +17,7 @@ class ScaleRule(StrEnum):
     STATIC = "static"
     PERCENTILE = "percentile"
     MSE = "mse"
+    SAWB = "sawb"
 
     @property
     def power_of_two(self) -> bool:
@@ -26,7 +27,7 @@ class ScaleRule(StrEnum):
     @property
     def searches(self) -> bool:
         """Whether the rule looks at more of a group than its largest magnitude."""
-        return self in (ScaleRule.PERCENTILE, ScaleRule.MSE)
+        return self in (ScaleRule.PERCENTILE, ScaleRule.MSE, ScaleRule.SAWB)
 
     @property
     def takes_value(self) -> bool:

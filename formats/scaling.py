@@ -17,8 +17,9 @@ b its stored mantissa bits:
 | static=s     | s                                                      | not looked at        |
 | percentile=P | as amax, of the P-th percentile of |x|                 | clips 100 - P % of the group |
 | mse          | as amax, of the clipping point with the least squared error | clips what is beyond it |
+| sawb         | as amax, of the clipping point that mean(x²) and mean|x| foretell | clips what is beyond it |
 
-The last two replace amax by a smaller clipping point; see `formats/clipping.py`. A group of zeros has scale 1, or 0
+The last three replace amax by a smaller clipping point; see `formats/clipping.py`. A group of zeros has scale 1, or 0
 where the element format has no zero, so that it reads back as zeros in any case.
 """
 

@@ -16,6 +16,7 @@ from math import prod
 from typing import Any
 
 from narrowgauge.formats.block import TWO_LEVEL_RULES, BlockFormat
+from narrowgauge.formats.clipping import SAWB
 from narrowgauge.formats.floats import FloatFormat
 from narrowgauge.formats.format import Format
 from narrowgauge.formats.registry import get, intern
@@ -68,6 +69,8 @@ class Scheme:
             raise ValueError(f"static: a scale lies in 2^-126 to 2^126, got {self.value}")
         if self.rule is ScaleRule.PERCENTILE and not 0 < (self.value or 0.0) <= 100:
             raise ValueError(f"percentile: got {self.value}, accepted: above 0 and at most 100")
+        if self.rule is ScaleRule.SAWB and self.format.name not in SAWB:
+            raise ValueError(f"rule: 'sawb' has coefficients for {', '.join(SAWB)}, got {self.format.name}")
 
     def _check_block(self, fmt: BlockFormat) -> None:
         if self.tile != fmt.tile:

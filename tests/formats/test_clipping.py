@@ -1,4 +1,4 @@
-"""The rules `percentile` and `mse`: clipping points against their definitions, and what they are good for."""
+"""The rules `percentile`, `mse` and `sawb`: clipping points against their definitions, and what they are good for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from narrowgauge.formats import parse, quantize_reference
-from narrowgauge.formats.clipping import COARSE, FINE, error_bits, percentile_rank
+from narrowgauge.formats.clipping import COARSE, FINE, SAWB, error_bits, percentile_rank
 
 
 def normal(*shape: int) -> np.ndarray:
@@ -114,3 +114,45 @@ def test_empty_tensors_have_no_clipping_points() -> None:
     for rule in ("percentile=99", "mse"):
         assert quantize_reference(np.zeros((0, 8), np.float32), f"int8/row:{rule}").codes.shape == (0, 8)
         assert quantize_reference(np.zeros((3, 0), np.float32), f"int8/row:{rule}").scale.shape == (3, 1)
+
+
+@pytest.mark.parametrize("element", SAWB)
+@pytest.mark.parametrize("granularity", ["tensor", "row", "4x24"])
+def test_sawb_clips_where_two_moments_say(element: str, granularity: str) -> None:
+    x = normal(9, 50) * np.float32(1e-3)
+    q = quantize_reference(x, f"{element}/{granularity}:sawb")
+    height, width = {"row": (1, 50), "tensor": (9, 50), "4x24": (4, 24)}[granularity]
+    first, second = SAWB[element]
+    for (i, j), scale in np.ndenumerate(q.scale):
+        group = x[i * height : (i + 1) * height, j * width : (j + 1) * width].astype(np.float64)
+        root = np.sqrt(np.square(group).mean())
+        point = first * root + second * np.abs(group).mean()
+        point = point if root <= point <= np.abs(group).max() else np.abs(group).max()
+        assert scale == pytest.approx(point / parse(element).element.max, rel=1e-6)
+
+
+@pytest.mark.parametrize("element", SAWB)
+@pytest.mark.parametrize("kind", ["standard_normal", "laplace"])
+def test_sawb_is_near_the_best_point_of_bell_shaped_values(element: str, kind: str) -> None:
+    x = getattr(np.random.default_rng(1), kind)(size=(1, 100_000)).astype(np.float32)
+    errors = {rule: _squared_error(x, f"{element}:{rule}") for rule in ("mse", "sawb", "amax")}
+    assert 10 * math.log10(errors["sawb"] / errors["mse"]) < 0.15
+    assert errors["sawb"] < 0.9 * errors["amax"]
+
+
+def _squared_error(x: np.ndarray, scheme: str) -> float:
+    return float(np.square(quantize_reference(x, scheme).dequantize() - x).sum())
+
+
+def test_sawb_does_not_depend_on_the_order_of_its_sums() -> None:
+    x = normal(1, 5000)
+    scale = quantize_reference(x, "int4:sawb").scale
+    for seed in range(5):
+        other = np.random.default_rng(seed).permutation(x[0]).reshape(50, 100)
+        assert quantize_reference(other, "int4:sawb").scale == scale
+
+
+@pytest.mark.parametrize("values", [[3.0, -3.0, 3.0, 3.0], [0.0] * 40 + [5.0], [0.0, 0.0], [2.0, float("nan")]])
+def test_sawb_leaves_amax_where_its_rule_says_nothing(values: list[float]) -> None:
+    x = np.asarray([values], dtype=np.float32)
+    np.testing.assert_array_equal(quantize_reference(x, "int4:sawb").scale, quantize_reference(x, "int4").scale)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from narrowgauge import formats
 from narrowgauge.formats import BlockFormat, CodebookFormat, FloatFormat, Format, ScaleRule, Scheme, parse
 from narrowgauge.formats.block import TWO_LEVEL_RULES
+from narrowgauge.formats.clipping import SAWB
 
 SCALARS = [name for name in formats.names() if isinstance(formats.get(name), Format) and formats.get(name).has_zero]
 BLOCKS = [name for name in formats.names() if isinstance(formats.get(name), BlockFormat)]
@@ -25,7 +26,9 @@ VALUES = {
 @st.composite
 def scalar_schemes(draw: st.DrawFn) -> Scheme:
     fmt = formats.get(draw(st.sampled_from(SCALARS + PATTERNS)))
-    rules = [rule for rule in ScaleRule if rule is not ScaleRule.EVEN or not isinstance(fmt, CodebookFormat)]
+    refused = {ScaleRule.EVEN} if isinstance(fmt, CodebookFormat) else set()
+    refused |= set() if fmt.name in SAWB else {ScaleRule.SAWB}
+    rules = [rule for rule in ScaleRule if rule not in refused]
     rule = draw(st.sampled_from(rules))
     value = draw(VALUES[rule]) if rule in VALUES else None
     flush = isinstance(fmt, FloatFormat) and fmt.subnormals and draw(st.booleans())
@@ -119,8 +122,9 @@ def test_scale_shapes(text: str, shape: tuple[int, ...], expected: tuple[int, ..
         ("e4m3fn/0x4", "granularity: got '0x4'"),
         (
             "e4m3fn:pow",
-            "rule: got 'pow', accepted: amax, floor, ceil, rceil, even, pow2, static, percentile, mse; did you mean",
+            "rule: got 'pow', accepted: amax, floor, ceil, rceil, even, pow2, static, percentile, mse, sawb; did",
         ),
+        ("e4m3fn:sawb", "rule: 'sawb' has coefficients for int2, int4, int7, int8, got e4m3fn"),
         ("e4m3fn:static", "rule: 'static' and 'percentile' go with a number, others without"),
         ("e4m3fn:static=", "rule: 'static' and 'percentile' go with a number, others without"),
         ("e4m3fn:amax=3", "rule: 'static' and 'percentile' go with a number, others without"),
