@@ -1,20 +1,26 @@
 """Encode in torch by integer arithmetic: the twin of `kernels/_cast.py`, bit for bit, written for inductor to fuse.
 
-`encode` takes over its argument: `y` is scratch afterwards.
+`encode` takes over its argument: `y` is scratch afterwards. Random bits, and stochastic codes, that nobody traces are
+made on a CPU block by block, in fewer passes (`kernels/_philox_numpy.py`, `_stochastic_torch.py`, `_levels_torch.py`).
 """
 
 from __future__ import annotations
 
+import sys
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from narrowgauge.formats.philox import MULTIPLIERS, ROUNDS, WEYL
+from narrowgauge.formats.rf8 import rf8
 from narrowgauge.formats.rounding import RANDOM_BITS
+from narrowgauge.kernels._levels_torch import encode_between_levels
+from narrowgauge.kernels._philox_numpy import fill_rounding_bits
+from narrowgauge.kernels._stochastic_torch import encode_stochastic, serves_stochastic
 from narrowgauge.kernels.layout import RF8_THRESHOLDS, Layout
 
 _MASK32 = 0xFFFFFFFF
-CACHED_BLOCKS = 1 << 15
-"""Blocks of four random words that are drawn at a time on a CPU."""
 
 
 def rounding_bits(shape: torch.Size | tuple[int, ...], seed: int, offset: int, device: torch.device) -> Tensor:
@@ -23,19 +29,22 @@ def rounding_bits(shape: torch.Size | tuple[int, ...], seed: int, offset: int, d
     for size in shape:
         count *= size
     blocks = (count + 3) // 4
-    if device.type != "cpu" or torch.compiler.is_compiling():
-        return _words(0, blocks, seed, offset, device)[:count].reshape(shape)
-    # In parts that stay in the caches.
-    parts = [
-        _words(start, min(start + CACHED_BLOCKS, blocks), seed, offset, device)
-        for start in range(0, max(blocks, 1), CACHED_BLOCKS)
-    ]
-    return torch.cat(parts)[:count].reshape(shape)
+    if device.type == "cpu" and not torch.compiler.is_compiling() and sys.byteorder == "little":
+        words = torch.empty((blocks, 2), dtype=torch.int64)
+        if _is_eager(words):
+            fill_rounding_bits(words.numpy().view(np.uint64), seed, offset)
+            return words.view(torch.int32).view(-1)[:count].view(shape)
+    return _words(blocks, seed, offset, device)[:count].reshape(shape)
 
 
-def _words(start: int, stop: int, seed: int, offset: int, device: torch.device) -> Tensor:
-    """The upper RANDOM_BITS (int32) of the words of blocks start to stop, flat."""
-    blocks = torch.arange(start, stop, device=device)
+def _is_eager(x: Tensor) -> bool:
+    """Whether operations on `x` run now and on a CPU (not on fake tensors, which have no memory)."""
+    return type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _words(count: int, seed: int, offset: int, device: torch.device) -> Tensor:
+    """The upper RANDOM_BITS (int32) of the words of blocks 0 to count - 1, flat."""
+    blocks = torch.arange(count, device=device)
     c0, c1 = blocks & _MASK32, blocks >> 32
     c2 = torch.full_like(blocks, offset & _MASK32)
     c3 = torch.full_like(blocks, (offset >> 32) & _MASK32)
@@ -55,7 +64,7 @@ def round_magnitude(s: Tensor, random: Tensor | None) -> Tensor:
     if random is None:
         return s.round_().to(torch.int32)
     low = torch.floor(s)
-    up = (s.sub_(low).mul_(1 << RANDOM_BITS).to(torch.int32) + random) >> RANDOM_BITS
+    up = s.sub_(low).mul_(1 << RANDOM_BITS).to(torch.int32).add_(random).bitwise_right_shift_(RANDOM_BITS)
     return low.to(torch.int32).add_(up)
 
 
@@ -139,7 +148,19 @@ def encode(y: Tensor, layout: Layout, random: Tensor | None = None, *, may_have_
     isnan = torch.isnan(y) if may_have_nan else None
     if isnan is not None:
         y = torch.where(isnan, 0.0, y)
-    code = _ENCODERS[layout.kind](y, layout, random)
+    if random is not None and _is_eager(y):
+        code = _encode_in_blocks(y, layout, random)
+    else:
+        code = _ENCODERS[layout.kind](y, layout, random)
     if isnan is not None:
         code = code.masked_fill_(isnan, max(layout.nan_code, 0))
     return code.to(layout.code_dtype)
+
+
+def _encode_in_blocks(y: Tensor, layout: Layout, random: Tensor) -> Tensor:
+    """Stochastic codes by what is quickest on a CPU; the bits are those of the formulas above."""
+    if layout.kind == "rf8":
+        return encode_between_levels(y, rf8(layout.bias), False, random)
+    if serves_stochastic(layout):
+        return encode_stochastic(y, layout, random)
+    return _ENCODERS[layout.kind](y, layout, random)

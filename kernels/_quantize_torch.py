@@ -13,7 +13,8 @@ from torch import Tensor
 from narrowgauge.formats import BlockFormat, ScaleRule, Scheme, parse
 from narrowgauge.formats.tiles import Tile
 from narrowgauge.kernels._cast_torch import encode, rounding_bits
-from narrowgauge.kernels._clipping_torch import mse_points, percentile_points
+from narrowgauge.kernels._clipping_torch import mse_points, percentile_points, sawb_points
+from narrowgauge.kernels._mse_torch import steps_of
 from narrowgauge.kernels._scales_torch import inverse, pair_scales, scales
 from narrowgauge.kernels._tables_torch import decode, encode_any, encode_by_table
 from narrowgauge.kernels.layout import layout_for, layout_of, scale_dtype
@@ -45,7 +46,14 @@ NATIVE_CASTS = {
 
 
 # Under the other rules no scaled value passes the largest one by more than a rounding error, which rounds back to it.
-CLIPPING_RULES = (ScaleRule.FLOOR, ScaleRule.EVEN, ScaleRule.STATIC, ScaleRule.PERCENTILE, ScaleRule.MSE)
+CLIPPING_RULES = (
+    ScaleRule.FLOOR,
+    ScaleRule.EVEN,
+    ScaleRule.STATIC,
+    ScaleRule.PERCENTILE,
+    ScaleRule.MSE,
+    ScaleRule.SAWB,
+)
 
 
 def check_input(x: Tensor) -> None:
@@ -86,6 +94,9 @@ def clipping_points(matrix: Tensor, amax: Tensor, spec: Scheme) -> Tensor:
         return amax
     if spec.value is not None:
         return percentile_points(matrix, amax, spec.tile, spec.value)
+    rows_at_once = max(1, CACHED_ELEMENTS // matrix.shape[1])
+    if spec.rule is ScaleRule.SAWB:
+        return sawb_points(matrix, amax, spec.tile, spec.element.name, rows_at_once)
 
     def values(x: Tensor, points: Tensor) -> Tensor:
         factors = scales(points, spec)[1]
@@ -94,7 +105,8 @@ def clipping_points(matrix: Tensor, amax: Tensor, spec: Scheme) -> Tensor:
         codes = encode_by_table(torch.where(isnan, 0.0, y).contiguous(), spec.element, spec.flush)
         return multiply_tiles(decode(codes, spec.element).double(), factors.double(), spec.tile)
 
-    return mse_points(matrix, amax, spec.tile, values, max(1, CACHED_ELEMENTS // matrix.shape[1]))
+    steps = None if isinstance(spec.format, BlockFormat) else steps_of(spec)
+    return mse_points(matrix, amax, spec.tile, values, rows_at_once, steps)
 
 
 def _is_traceable(spec: Scheme) -> bool:
@@ -147,7 +159,7 @@ def quantize_torch(x: Tensor, scheme: str, seed: int, offset: int) -> tuple[Tens
     stored, factors, outer = scales(amax.t() if turned else amax, spec)
     factors = inverse(factors)
     _encode_blocks(matrix, target, factors.t() if turned else factors, tile, spec, random)
-    return codes, stored.reshape(scale_shape), outer
+    return codes, stored.reshape(scale_shape).contiguous(), outer
 
 
 def _encode_pairs(matrix: Tensor, target: Tensor, spec: Scheme, fmt: BlockFormat, random: Tensor | None) -> Tensor:

@@ -4,9 +4,8 @@ Nearest codes, by the first of these that serves:
 
 1. Where no threshold lies inside an interval between numbers of seven stored bits (minifloats, posit, HiFloat8, …), the
    upper half of a float32, its last bit set if anything is lost (which is rounding to odd), says all: one gather.
-2. The ordered patterns (`kernels/tables.py`) are cut into buckets so narrow that none holds more than one threshold. A
-   bucket stores the rank of its first code and the place of its threshold, packed such that adding the lower bits
-   carries into the rank: two gathers give the code, or one where codes are ranks.
+2. Buckets of ordered patterns give the rank (`kernels/_ranks_torch.py`): two gathers give the code, or one where codes
+   are ranks.
 3. Values too close together for the buckets are searched for.
 """
 
@@ -21,21 +20,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from narrowgauge.formats import Format
-from narrowgauge.formats.rounding import RANDOM_BITS
+from narrowgauge.kernels._levels_torch import encode_between_levels
+from narrowgauge.kernels._ranks_torch import Buckets, buckets, ranks
 from narrowgauge.kernels.layout import layout_of
-from narrowgauge.kernels.tables import LEVEL_CODES, LEVELS, SearchTable, float32_values, search_table, table_blob
+from narrowgauge.kernels.tables import SearchTable, float32_values, search_table
 
 BLOCK = 1 << 20
 """Elements decoded or rounded at a time, which bounds the buffers."""
 INFINITY = 0x7F800000
-CUTS = (16, 12)
-"""Widths of a bucket in bits: 65,536 buckets, which a core's cache holds, else a million."""
 
 
 class EncodeTable(NamedTuple):
-    """direct: codes [65536] by upper half, or None. codes: [ranks], None where the rank is the code. steps: int32
-    [2^(32 - cut)], (rank of the first code << cut) + 2^cut - (place of the threshold); None, with thresholds to be
-    searched, where no cut is fine enough."""
+    """direct: codes [65536] by upper half, or None. codes: [ranks], None where the rank is the code. cut, steps,
+    thresholds: `Buckets` of codes."""
 
     direct: Tensor | None
     codes: Tensor | None
@@ -54,19 +51,7 @@ def encode_table(fmt: Format, flush: bool, device: torch.device) -> EncodeTable:
         return EncodeTable(torch.from_numpy(direct).to(device, dtype), None, 0, None, torch.empty(0))
     is_rank = np.array_equal(table.codes, np.arange(len(table.codes)))
     codes = None if is_rank else torch.from_numpy(table.codes).to(device, dtype)
-    thresholds = torch.from_numpy(table.thresholds).to(device)
-    for cut in CUTS:
-        start = np.arange(-(1 << (31 - cut)), 1 << (31 - cut), dtype=np.int64) << cut
-        width = 1 << cut
-        first = np.searchsorted(table.thresholds, start, side="right")
-        last = np.searchsorted(table.thresholds, start + width - 1, side="right")
-        if np.max(last - first, initial=0) <= 1:
-            place = np.full(start.size, width, np.int64)
-            holds = last > first
-            place[holds] = table.thresholds[first[holds]] - start[holds]
-            packed = (first << cut) + width - place
-            return EncodeTable(None, codes, cut, torch.from_numpy(packed.astype(np.int32)).to(device), thresholds)
-    return EncodeTable(None, codes, 0, None, thresholds)
+    return EncodeTable(None, codes, *buckets(table.thresholds, device))
 
 
 def _by_upper_half(table: SearchTable) -> NDArray[np.int32] | None:
@@ -96,15 +81,7 @@ def encode_by_table(
         torch.bitwise_and(bits, 0xFFFF, out=spare).add_(0xFFFF).bitwise_or_(bits)
         torch.index_select(table.direct, 0, spare.bitwise_right_shift_(16).bitwise_and_(0xFFFF), out=codes.view(-1))
         return codes
-    torch.bitwise_right_shift(bits, 31, out=spare)
-    bits.bitwise_xor_(spare.bitwise_and_(0x7FFFFFFF))
-    if table.steps is None:
-        rank = torch.bucketize(bits, table.thresholds, out_int32=True, right=True)
-    else:
-        cut = table.cut
-        index = torch.bitwise_right_shift(bits, cut, out=spare).add_(1 << (31 - cut))
-        rank = torch.index_select(table.steps, 0, index, out=other)
-        rank.add_(bits.bitwise_and_((1 << cut) - 1)).bitwise_right_shift_(cut)
+    rank = ranks(bits, Buckets(table.cut, table.steps, table.thresholds), spare, other)
     if table.codes is None:
         codes.view(-1).copy_(rank)
     else:
@@ -119,38 +96,8 @@ def encode_any(y: Tensor, fmt: Format, flush: bool, random: Tensor | None, *, ma
     if isnan is not None:
         y = y.masked_fill(isnan, 0.0)
     y = y.contiguous()
-    codes = encode_by_table(y, fmt, flush) if random is None else _encode_stochastic(y, fmt, flush, random)
+    codes = encode_by_table(y, fmt, flush) if random is None else encode_between_levels(y, fmt, flush, random)
     return codes if isnan is None else codes.masked_fill_(isnan, max(layout_of(fmt).nan_code, 0))
-
-
-def _encode_stochastic(y: Tensor, fmt: Format, flush: bool, random: Tensor) -> Tensor:
-    codes = torch.empty(y.shape, dtype=layout_of(fmt).code_dtype, device=y.device)
-    rows = max(1, BLOCK // max(1, y[:1].numel()))
-    for start in range(0, y.shape[0], rows):
-        part = slice(start, start + rows)
-        codes[part] = _between_levels(y[part], fmt, flush, random[part])
-    return codes
-
-
-def _between_levels(y: Tensor, fmt: Format, flush: bool, random: Tensor) -> Tensor:
-    """Stochastic codes (int32); see `kernels/tables.py`, whose float64 operations these are."""
-    layout, blob = layout_of(fmt, flush), table_blob(fmt, y.device, flush)
-    patterns = blob[LEVELS : LEVELS + layout.levels]
-    levels = (patterns ^ ((patterns >> 31) & 0x7FFFFFFF)).view(torch.float32).double()
-    x = y.double().clamp_(levels[0], levels[-1])
-    low = (torch.searchsorted(levels, x, right=True) - 1).clamp_(min=0)
-    high = (low + 1).clamp_(max=layout.levels - 1)
-    below, above = levels[low], levels[high]
-    negative = torch.signbit(y) if layout.mirrored else torch.zeros_like(y, dtype=torch.bool)
-    step = torch.where(high > low, above - below, 1.0)
-    frac = torch.where(negative, above - x, x - below) / step
-    moves = ((frac * (1 << RANDOM_BITS)).floor_().int() + random) >> RANDOM_BITS != 0
-    rank = torch.where(moves != negative, high, low)
-    if layout.mirrored:
-        # No zero between the two: a magnitude below the smallest becomes the smallest.
-        rank = torch.where((below < 0) & (above > 0), torch.where(negative, low, high), rank)
-    codes = blob[LEVEL_CODES + rank]
-    return torch.where(negative & (levels[rank] == 0), layout.zero_code, codes) if layout.mirrored else codes
 
 
 @lru_cache(maxsize=64)

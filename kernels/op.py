@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,19 @@ class Op:
 OPS: dict[str, Op] = {}
 
 
+def in_own_precision(function: Callable[..., Any], kind: str) -> Callable[..., Any]:
+    """`function` out of reach of autocast, which would take the float32 products inside of it for the model's own."""
+
+    @wraps(function)
+    def call(*args: Any) -> Any:
+        if not torch.is_autocast_enabled(kind):
+            return function(*args)
+        with torch.autocast(kind, enabled=False):
+            return function(*args)
+
+    return call
+
+
 def register(op: Op) -> Op:
     """Defines the op in PyTorch's dispatcher and enters it in `OPS`."""
 
@@ -129,8 +143,8 @@ def register(op: Op) -> Op:
         return op.implementation("triton")(*args)
 
     LIBRARY.define(op.name + op.schema, tags=(torch.Tag.pt2_compliant_tag,))
-    LIBRARY.impl(op.name, op.torch_impl, "CPU")
-    LIBRARY.impl(op.name, cuda, "CUDA")
+    LIBRARY.impl(op.name, in_own_precision(op.torch_impl, "cpu"), "CPU")
+    LIBRARY.impl(op.name, in_own_precision(cuda, "cuda"), "CUDA")
     torch.library.register_fake(f"narrowgauge::{op.name}", op.fake, lib=LIBRARY)
     OPS[op.name] = op
     return op

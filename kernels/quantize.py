@@ -1,6 +1,6 @@
 """quantize: codes and scales of a tensor under a scheme, in one read and one write where the tile allows it.
 
-    amax  = max |x|  of each tile             scale = rule(amax)        (a clipping point for `percentile` and `mse`)
+    amax  = max |x|  of each tile             scale = rule(amax)        (a clipping point for the rules that search)
     codes = encode(x · (1 / scale))           (definition: narrowgauge.formats.quantizer)
 
 `torch.ops.narrowgauge.quantize(x, scheme, seed, offset) -> (codes, scale, outer)`
@@ -62,6 +62,7 @@ SAMPLE_SCHEMES = (
     # Rules that search, flushing.
     "e4m3fn/row:mse", "int4/4x24:mse", "nf4/1x32:mse", "int8/row:percentile=99", "e2m1fn/16x40:percentile=97.5+sr",
     "e4m3fn:percentile=99.9", "e4m3fn/1x32+ftz", "e5m2/row+sr+ftz", "ue7m1b126/row+ftz", "mxfp4+ftz",
+    "int4:sawb", "int8/row:sawb", "int2/16x24:sawb",
     # Block formats of any tile, exponent and level.
     "bfp4g24x24e10", "hbfp8+sr", "msfp12", "bfp6gtensor", "bfp6gallx8e5", "bfp4g16e3", "mx9", "mx6+sr", "mx4:ceil",
     "nvfp4:rceil", "nvfp4_2d", "nvfp4_2d:rceil+sr",
@@ -81,18 +82,21 @@ def _samples(rng: np.random.Generator, device: str) -> Iterator[Sample]:
     for scheme in (
         "e4m3fn/row", "int8/row", "rf8/row", "mxfp8", "mxint8", "nvfp4", "e4m3fn/1x16:rceil", "e4m3fn", "nf4/row+sr",
         "dynamic8/1x32", "e4m3fn/1x16+ftz", "int8/row:mse", "e4m3fn/row:percentile=99", "mx6", "hbfp8",
-        "nvfp4_2d:rceil",
+        "nvfp4_2d:rceil", "int4/row:sawb", "int8/16x24:sawb",
     ):  # fmt: skip
         yield Sample(f"{scheme} wild", (wild, scheme, 1, 2))
         yield Sample(f"{scheme} transposed", (wild.t(), scheme, 1, 2))
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
-        for scheme in ("e4m3fn/row", "e5m2/1x128+sr", "int8", "mxfp8", "rf8/32x32", "nf4/row", "e4m3fn/row:mse", "mx6"):
+        for scheme in (
+            "e4m3fn/row", "e5m2/1x128+sr", "int8", "mxfp8", "rf8/32x32", "nf4/row", "e4m3fn/row:mse", "mx6",
+            "int4:sawb",
+        ):  # fmt: skip
             yield Sample(f"{scheme} {dtype}", (base.to(dtype), scheme, 3, 4))
     shapes: tuple[tuple[int, ...], ...] = ((), (1,), (7,), (1, 1), (0, 8), (8, 0), (3, 5, 17), (1, 131), (127, 1))
     for shape in shapes:
         for scheme in (
             "e4m3fn/row", "int8", "e4m3fn/4x8+sr", "mxfp8", "nvfp4", "e5m2/col", "dynamic8/1x8+sr",
-            "int8/row:percentile=90", "e4m3fn/4x8:mse", "nvfp4_2d", "hbfp4",
+            "int8/row:percentile=90", "e4m3fn/4x8:mse", "nvfp4_2d", "hbfp4", "int4/4x8:sawb",
         ):  # fmt: skip
             yield Sample(f"{scheme} {shape}", (normal(*shape), scheme, 5, 6))
     strided = normal(40, 300)[::2, 7:200:3]
