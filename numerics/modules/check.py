@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from narrowgauge.formats import Scheme, parse
+from narrowgauge.formats.operand import OperandScheme
 from narrowgauge.numerics._arrays import FloatArray, as_float64, place
 from narrowgauge.numerics.check_report import CheckReport, Failure
 from narrowgauge.numerics.gemms.operands import PLAIN_DTYPES
 from narrowgauge.numerics.gemms.precision import unit_roundoff
 from narrowgauge.numerics.modules.diagnosis import OUT_OF_BOUND, diagnose
-from narrowgauge.numerics.modules.reference import GemmReference, gemm_reference
+from narrowgauge.numerics.modules.reference import GemmReference, gemm_reference, through_output
 from narrowgauge.numerics.modules.run import (
     ModuleCase,
     ModuleResult,
@@ -31,7 +34,15 @@ from narrowgauge.numerics.modules.run import (
     run,
     state_bytes,
 )
-from narrowgauge.numerics.modules.slots import GEMMS, Slots, operands, resolve_slots, slot_operand
+from narrowgauge.numerics.modules.slots import (
+    GEMMS,
+    Slots,
+    Upcoming,
+    draws_anew,
+    operands,
+    resolve_slots,
+    slot_operand,
+)
 from narrowgauge.numerics.modules.unbiased import check_unbiased
 from narrowgauge.numerics.statistics import accumulation_bound
 
@@ -48,7 +59,7 @@ def check_module(
     inputs: Any = None,
     seeds: int = 48,
     dtypes: Iterable[str] = ("float32", "bfloat16"),
-    accumulate: str | float = "float32",
+    accumulate: str | float | None = None,
     seed: int = 0,
     subject: str | None = None,
 ) -> CheckReport:
@@ -58,11 +69,20 @@ def check_module(
     recipe: what its six slots are: an object with `slots`, a mapping of slot to scheme, a name that narrowgauge.nn
     knows, or None for `module.recipe`. inputs: [..., K] to try as well. seeds: how many calls are averaged for slots
     with stochastic rounding; each call has to draw anew. dtypes: of parameters and inputs, of float32, bfloat16 and
-    float16. accumulate: the accumulator's dtype, or its unit roundoff.
+    float16. accumulate: the accumulator's dtype, or its unit roundoff; None for what the recipe says
+    (`accumulate_roundoff`), float32 where it says nothing.
+
+    A layer with the method `upcoming` tells the random streams and stateful scales of its next call, which slots with
+    random rotations or stateful scales need. A recipe may say that backward operands are made from the quantised
+    forward ones (`requantize`), and that results are quantised (`outputs`). A layer that maps its weight or input
+    before it quantises them is checked behind its maps (`without_maps`).
 
     Returns a report; failures name the slot and the fault where a model explains the result. Raises TypeError and
     ValueError for what is no linear layer and no recipe.
     """
+    own = getattr(module, "recipe", None)
+    if recipe is None and (getattr(own, "weight_map", None) or getattr(own, "input_map", None)):
+        module = module.without_maps()
     layer = as_layer(module)
     slots = resolve_slots(recipe, module)
     chosen = tuple(dtypes)
@@ -70,15 +90,22 @@ def check_module(
         raise ValueError(f"dtypes: got {chosen}, accepted: one or more of {', '.join(SUPPORTED)}")
     if seeds < 8:
         raise ValueError(f"seeds: got {seeds}, accepted: at least 8 calls")
+    told = module.recipe if recipe is None else recipe
+    if accumulate is None:
+        accumulate = getattr(told, "accumulate_roundoff", None) or "float32"
     u = unit_roundoff(accumulate) if isinstance(accumulate, str) else accumulate
     n, k = layer.weight.shape
     given = None if inputs is None else as_float64(inputs, "inputs")
-    check = _Check(slots, u)
+    sampled = getattr(told, "sample", None) is not None
+    check = _Check(slots, u, bool(getattr(told, "requantize", False)), _outputs(told), sampled)
     for case in module_cases(k, n, chosen, given, seed):
         check.call(layer, case)
     check.not_finite(layer, k, n, chosen[0], seed)
     if check.stochastic:
-        failures, measured = check_unbiased(in_dtype(layer, "float32"), slots, seeds, u, seed)
+        failures, measured = check_unbiased(
+            in_dtype(layer, "float32"), slots, seeds, u, seed, requantize=check.requantize, outputs=check.outputs,
+            sampled=check.sampled,
+        )  # fmt: skip
         check.failures += failures
         check.measurements |= measured
     name = subject or f"{type(module).__name__} {n}x{k}"
@@ -88,9 +115,16 @@ def check_module(
 class _Check:
     """Calls the layer, compares, and collects one failure per check and kind."""
 
-    def __init__(self, slots: Slots, accumulate: float) -> None:
-        self.slots, self.accumulate = slots, accumulate
-        self.stochastic = any(scheme is not None and scheme.stochastic for scheme in slots.values())
+    def __init__(
+        self, slots: Slots, accumulate: float, requantize: bool, outputs: dict[str, Scheme | None], sampled: bool
+    ) -> None:
+        self.slots, self.accumulate, self.requantize, self.outputs = slots, accumulate, requantize, outputs
+        self.sampled = sampled
+        self.stochastic = any(spec is not None and draws_anew(spec) for spec in slots.values()) or any(
+            scheme is not None and scheme.stochastic for scheme in outputs.values()
+        )
+        self.stochastic = self.stochastic or sampled
+        self.stateful = any(isinstance(spec, OperandScheme) and spec.scaling for spec in slots.values())
         self.failures: list[Failure] = []
         self.measurements: dict[str, float] = {}
         self._seen: set[tuple[str, str]] = set()
@@ -98,18 +132,21 @@ class _Check:
     def call(self, layer: Any, case: ModuleCase) -> None:
         """Everything that one call shows."""
         copy = in_dtype(layer, case.dtype)
+        if self.stateful:
+            self._run(copy, replace(case, train=True))  # what is checked is a scale from the past
         before = state_bytes(copy)
+        upcoming = _upcoming(copy)
         result = self._run(copy, case)
         if result is None:
             return
         changed = [name for name, value in state_bytes(copy).items() if before.get(name) != value]
-        if changed:
+        if changed and not self.stateful:
             self._fail("state unchanged", "state changed", f"{', '.join(changed)} differ after the call", case)
         self._shapes(result, case, copy)
         weight, bias = parameters(copy)
-        self._products(result, case, weight, bias)
+        self._products(result, case, weight, bias, upcoming)
         self._bias_gradient(result, case)
-        if not self.stochastic:
+        if not self.stochastic and not self.stateful:
             again = self._run(copy, case)
             if again is not None and not _same(result, again):
                 self._fail("determinism", "not deterministic", "equal calls give different results", case)
@@ -123,10 +160,13 @@ class _Check:
         x[2, k // 3] = np.nan
         broken = ModuleCase("NaN in one token", x, case.g, dtype)
         copy = in_dtype(layer, dtype)
+        if self.stateful:
+            self._run(copy, case)
+        upcoming = _upcoming(copy)
         result = self._run(copy, broken)
         if result is not None:
             weight, bias = parameters(copy)
-            self._products(result, broken, weight, bias, "not finite")
+            self._products(result, broken, weight, bias, upcoming, "not finite")
 
     def _run(self, layer: Any, case: ModuleCase) -> ModuleResult | None:
         try:
@@ -157,28 +197,40 @@ class _Check:
                 self._fail("dtypes and shapes", "gradient not asked for", f"{name} was computed", case)
 
     def _products(
-        self, result: ModuleResult, case: ModuleCase, weight: NDArray[Any], bias: NDArray[Any] | None, check: str = ""
+        self,
+        result: ModuleResult,
+        case: ModuleCase,
+        weight: NDArray[Any],
+        bias: NDArray[Any] | None,
+        upcoming: Upcoming,
+        check: str = "",
     ) -> None:
         x, g = case.x.reshape(-1, case.x.shape[-1]), case.g.reshape(-1, case.g.shape[-1])
-        matrices = operands(x, weight, g)
+        matrices = operands(x, weight, g, self.slots if self.requantize else None, upcoming)
         for gemm, (own_check, field) in RESULTS.items():
             actual: FloatArray | None = getattr(result, field)
-            if actual is None:
+            if actual is None or (self.sampled and gemm != "fprop"):  # single calls hold a choice of the tokens
                 continue
             added = bias.astype(np.float64) if gemm == "fprop" and bias is not None else None
             high = any(self.slots[slot] is None for slot in GEMMS[gemm])
             reference = partial(
                 gemm_reference, dtype=case.dtype, accumulate=self.accumulate, high_precision=high, bias=added
             )
-            first, second = (slot_operand(matrices[slot], self.slots[slot]) for slot in GEMMS[gemm])
+            first, second = (
+                slot_operand(matrices[slot], self.slots[slot], *upcoming.get(slot, (None, None)))
+                for slot in GEMMS[gemm]
+            )
             right = reference(first, second)
+            output = self.outputs[f"out_{gemm}"]
+            if output is not None:
+                right = through_output(right, output)
             if actual.shape != right.mean.shape:
                 continue
             bad = ~right.agrees(actual)
             self._measure(own_check, actual, right)
             if not bad.any():
                 continue
-            known = diagnose(gemm, self.slots, matrices, actual, reference, added)
+            known = diagnose(gemm, self.slots, matrices, actual, reference, added, upcoming)
             self._fail(check or own_check, known[0], f"{_describe(gemm, actual, right, bad)}; {known[1]}", case)
 
     def _measure(self, name: str, actual: FloatArray, right: GemmReference) -> None:
@@ -213,6 +265,18 @@ class _Check:
             self._seen.add((check, kind))
             example = {"case": case.name, "x_shape": list(case.x.shape), "dtype": case.dtype}
             self.failures.append(Failure(check, f"{case.name}: {detail}", kind, example))
+
+
+def _outputs(recipe: Any) -> dict[str, Scheme | None]:
+    """The schemes of Y, dX and dW, None where the recipe has none."""
+    told = getattr(recipe, "outputs", None) or {}
+    return {f"out_{gemm}": None if told.get(f"out_{gemm}") is None else parse(told[f"out_{gemm}"]) for gemm in GEMMS}
+
+
+def _upcoming(layer: Any) -> Upcoming:
+    """What the layer tells of its next call."""
+    tell = getattr(layer, "upcoming", None)
+    return tell() if callable(tell) else {}
 
 
 def _same(first: ModuleResult, second: ModuleResult) -> bool:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from narrowgauge.formats import BlockFormat, quantize_reference
+from narrowgauge.formats import BlockFormat, Scheme, quantize_reference
+from narrowgauge.formats.operand import OperandScheme
+from narrowgauge.formats.stages import Draw
 from narrowgauge.numerics._arrays import FloatArray
 from narrowgauge.numerics.gemms.operands import coded_operand
 from narrowgauge.numerics.modules.reference import GemmReference
-from narrowgauge.numerics.modules.slots import GEMMS, SlotOperand, Slots, slot_operand
+from narrowgauge.numerics.modules.slots import GEMMS, SlotOperand, Slots, Upcoming, slot_operand, to_nearest
 
 OUT_OF_BOUND = "out of bound"
 
@@ -27,9 +29,12 @@ class SlotFault:
     operand: SlotOperand
 
 
-def slot_faults(slot: str, slots: Slots, matrices: dict[str, NDArray[Any]]) -> Iterator[SlotFault]:
+def slot_faults(slot: str, slots: Slots, matrices: dict[str, NDArray[Any]], upcoming: Upcoming) -> Iterator[SlotFault]:
     """Models of one operand that differ from what the recipe says."""
     x, own = matrices[slot], slots[slot]
+    if isinstance(own, OperandScheme):
+        yield from _stage_faults(slot, own, x, *upcoming.get(slot, (None, None)))
+        return
     if own is not None:
         yield SlotFault(f"{slot} not quantised", "the operand as it came", SlotOperand.exactly(x.astype(np.float64)))
         turned = _turned(slot_operand(np.ascontiguousarray(x.T), own))
@@ -46,7 +51,7 @@ def slot_faults(slot: str, slots: Slots, matrices: dict[str, NDArray[Any]]) -> I
         squared = SlotOperand.exactly(coded.elements * coded.grid**2)
         yield SlotFault(f"{slot} scaled twice", "the codes' values times the square of the scale", squared)
     for other, scheme in slots.items():
-        if scheme is None or other == slot:
+        if not isinstance(scheme, Scheme) or other == slot:
             continue
         same_source = other[0] == slot[0]
         if same_source:
@@ -57,6 +62,22 @@ def slot_faults(slot: str, slots: Slots, matrices: dict[str, NDArray[Any]]) -> I
                 yield SlotFault(f"{slot} quantised twice", f"{own} of what {scheme} had left in {other}", again)
         if scheme != own:
             yield SlotFault(f"{slot} has the scheme of {other}", f"{scheme}", slot_operand(x, scheme))
+
+
+def _stage_faults(
+    slot: str, own: OperandScheme, x: NDArray[Any], draw: Draw | None, scale: float | None
+) -> Iterator[SlotFault]:
+    """The operand as it came, rounded to nearest, without its stateful scale, and without each of its stages."""
+    yield SlotFault(f"{slot} not quantised", "the operand as it came", SlotOperand.exactly(x.astype(np.float64)))
+    if own.stochastic:
+        nearest = slot_operand(x, to_nearest(own), draw, scale)
+        yield SlotFault(f"{slot} rounds to nearest", f"{to_nearest(own)} in place of {own}", nearest)
+    if scale is not None:
+        fresh = slot_operand(x, own, draw, None)
+        yield SlotFault(f"{slot} with the scale of this call", f"{own.scaling} means that of earlier ones", fresh)
+    for stage in own.stages:
+        less = replace(own, stages=tuple(other for other in own.stages if other != stage))
+        yield SlotFault(f"{slot} without {stage}", f"{less} in place of {own}", slot_operand(x, less, draw, scale))
 
 
 def _turned(x: SlotOperand) -> SlotOperand:
@@ -70,12 +91,18 @@ def diagnose(
     actual: FloatArray,
     reference: Callable[[SlotOperand, SlotOperand], GemmReference],
     bias: FloatArray | None,
+    upcoming: Upcoming,
 ) -> tuple[str, str]:
     """(kind, detail) of the first model that explains all of a single result: faults of one operand, of the result, of
     both operands. OUT_OF_BOUND if none does."""
     first, second = GEMMS[gemm]
-    right = [slot_operand(matrices[slot], slots[slot]) for slot in (first, second)]
-    faults = [list(slot_faults(slot, slots, matrices)) for slot in (first, second)]
+    told = [upcoming.get(slot, (None, None)) for slot in (first, second)]
+    right = [slot_operand(matrices[slot], slots[slot], *t) for slot, t in zip((first, second), told, strict=True)]
+    # A model without the rotation may have other columns than the second operand: no product, no explanation.
+    faults = [
+        [f for f in slot_faults(slot, slots, matrices, upcoming) if f.operand.mean.shape == own.mean.shape]
+        for slot, own in zip((first, second), right, strict=True)
+    ]
     for fault in faults[0]:
         if reference(fault.operand, right[1]).agrees(actual).all():
             return fault.kind, fault.detail

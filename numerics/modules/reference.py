@@ -8,14 +8,15 @@ element is Σ_k (v_A v_B + v_A B² + A² v_B), exactly, because the slots draw i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from narrowgauge.formats import Scheme
 from narrowgauge.numerics._arrays import FloatArray
 from narrowgauge.numerics.gemms.precision import Arithmetic, Product, unit_roundoff
-from narrowgauge.numerics.modules.slots import SlotOperand
+from narrowgauge.numerics.modules.slots import SlotOperand, slot_operand
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,16 @@ def gemm_reference(
         slack = limit + operand * magnitude + (0.0 if bias is None else u * magnitude)
         variance = a.variance @ b.variance.T + a.variance @ np.square(b.mean).T + np.square(a.mean) @ b.variance.T
     return GemmReference(mean, variance, centre, spread + slack, slack)
+
+
+def through_output(right: GemmReference, scheme: Scheme) -> GemmReference:
+    """The result quantised under `scheme`: what lies between the neighbours, on its grid, of where it may lie."""
+    ends = (slot_operand(end, replace(scheme, stochastic=True)) for end in (right.centre - right.reach,
+                                                                           right.centre + right.reach))  # fmt: skip
+    low, high = next(ends).low, next(ends).high
+    # The grid of the result itself lies between those of the two ends.
+    reach = 1.01 * np.maximum(high - right.centre, right.centre - low)
+    return GemmReference(right.mean, right.variance, right.centre, reach + right.slack, right.slack)
 
 
 def projected_variance(a: SlotOperand, b: SlotOperand, weights: FloatArray) -> float:

@@ -1,4 +1,5 @@
-"""`from_checkpoint`: the matrices of safetensors files, read one at a time and only as far as needed."""
+"""`from_checkpoint`: the matrices of safetensors files, read one at a time and only as far as needed; those that
+narrowgauge stored as codes as the values that these decode to."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from narrowgauge.numerics.tensors.coded import CodedTensors, coded_tensors
 from narrowgauge.numerics.tensors.named import (
     SAMPLE,
     NamedTensor,
@@ -39,7 +41,7 @@ def from_checkpoint(
 
     Headers are read at once, values when a tensor's turn comes, and of a matrix above `limit` elements (None:
     all) only the rows that are taken. `filter_fn(info)` replaces the rule of two axes. `left_out` of the result
-    names all other tensors, and why.
+    names all other tensors, and why. Quantised tensors of a file that `narrowgauge.export` wrote are decoded.
 
     ValueError for a path that is not there or not safetensors (pickles are not read: loading one runs code),
     for a damaged file, and where no tensor is left.
@@ -47,31 +49,36 @@ def from_checkpoint(
     infos, left_out, homes = [], {}, {}
     for file, names in _files(Path(path)).items():
         with _open(file) as reader:
-            present = set(reader.keys())
+            coded = coded_tensors(file, reader)
+            present = coded.entries.keys() | set(reader.keys()) - coded.parts
             for name in sorted(present) if names is None else names:
                 if name not in present:
                     raise ValueError(f"path: {file} has no tensor {name!r}, which its index places there")
-                header = reader.get_slice(name)
-                dtype = header.get_dtype()
-                info = TensorInfo(name, "weight", tuple(header.get_shape()), DTYPES.get(dtype, dtype))
-                reason = _reason(info, dtype, filter_fn)
+                info = coded.info(name) if name in coded.entries else _stored(name, reader.get_slice(name))
+                reason = _reason(info, filter_fn)
                 if reason:
                     left_out[name] = reason
                 else:
                     infos.append(info)
-                    homes[name] = file
+                    homes[name] = file, coded
     if not infos:
         raise ValueError(f"path: {path} has no tensor to measure among {len(left_out)}; the first: {_first(left_out)}")
-    return TensorSource(tuple(infos), lambda info: _load(homes[info.name], info, limit), left_out)
+    return TensorSource(tuple(infos), lambda info: _load(*homes[info.name], info, limit), left_out)
 
 
 def _first(left_out: dict[str, str]) -> str:
     return next((f"{name} ({reason})" for name, reason in left_out.items()), "none")
 
 
-def _reason(info: TensorInfo, dtype: str, filter_fn: Callable[[TensorInfo], bool] | None) -> str:
-    if dtype not in DTYPES:
-        return f"dtype {dtype}, not a float"
+def _stored(name: str, header: Any) -> TensorInfo:
+    """Of a tensor that is stored as it is."""
+    dtype = header.get_dtype()
+    return TensorInfo(name, "weight", tuple(header.get_shape()), DTYPES.get(dtype, dtype))
+
+
+def _reason(info: TensorInfo, filter_fn: Callable[[TensorInfo], bool] | None) -> str:
+    if info.dtype not in DTYPES.values():
+        return f"dtype {info.dtype}, not a float"
     if 0 in info.shape:
         return "empty"
     if filter_fn is not None:
@@ -126,8 +133,11 @@ def _open(file: Path) -> Any:
         raise ValueError(f"path: {file} cannot be read as safetensors: {error}") from error
 
 
-def _load(file: Path, info: TensorInfo, limit: int | None) -> NamedTensor:
+def _load(file: Path, coded: CodedTensors, info: TensorInfo, limit: int | None) -> NamedTensor:
     is_sampled = limit is not None and math.prod(info.shape) > limit
     with _open(file) as reader:
+        if info.name in coded.entries:
+            rows = coded.rows(info.name, reader)
+            return sampled(rows if is_sampled else rows[:, :], info, limit)
         lazy = is_sampled and len(info.shape) == 2
         return sampled(reader.get_slice(info.name) if lazy else reader.get_tensor(info.name), info, limit)
