@@ -13,6 +13,7 @@ from narrowgauge.optim.files import load_optimizer, save_optimizer
 from narrowgauge.optim.galore import GaLore
 from narrowgauge.optim.lamb import LAMB
 from narrowgauge.optim.lion import Lion
+from narrowgauge.optim.madam import Madam
 from narrowgauge.optim.memory import StateBytes, StaticBytes
 from narrowgauge.optim.muon import Muon
 from narrowgauge.optim.parameter_groups import galore_groups, muon_groups, split_matrices
@@ -33,6 +34,7 @@ __all__ = [
     "CompressedOptimizer",
     "GaLore",
     "Lion",
+    "Madam",
     "Muon",
     "RMSprop",
     "Shampoo",

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from narrowgauge.atomic_files import replacing
 from narrowgauge.optim.local import cut_axis, is_dtensor
 from narrowgauge.optim.saved import convert_group
 
@@ -151,25 +151,12 @@ def _agree(error: Exception | None, mesh: Any) -> None:
 
 
 def _try_to_write(path: Path, text: str, tensors: dict[str, Tensor]) -> Exception | None:
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata={ENTRY: text, DIGEST: _digest(text, tensors)})
-        _sync(partial)
-        partial.replace(path)
-        _sync(path.parent)
+        with replacing(path) as partial:
+            save_file(tensors, partial, metadata={ENTRY: text, DIGEST: _digest(text, tensors)})
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         return error if isinstance(error, OSError) else OSError(f"path: {path} cannot be written: {error}")
     return None
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:

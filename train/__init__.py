@@ -8,6 +8,7 @@ from narrowgauge.train.loggers import ConsoleLogger, History, JsonlLogger, Logge
 from narrowgauge.train.loss import cross_entropy
 from narrowgauge.train.method import METHODS, Method, PublishedMethod, get_method, register
 from narrowgauge.train.model import Llama
+from narrowgauge.train.on_grid import OnGrid
 from narrowgauge.train.optimizers import default_groups
 from narrowgauge.train.schedule import Constant, Schedule, WarmupCosine
 from narrowgauge.train.trainer import Trainer
@@ -28,6 +29,7 @@ __all__ = [
     "Logger",
     "Loggers",
     "Method",
+    "OnGrid",
     "PublishedMethod",
     "Schedule",
     "Trainer",

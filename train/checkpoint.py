@@ -12,7 +12,6 @@ pickle).
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from narrowgauge.atomic_files import partial_name, sync
 from narrowgauge.train.tree import flatten, unflatten
 
 FORMAT = "narrowgauge-checkpoint"
@@ -28,20 +28,8 @@ VERSION = 1
 STATE_FILE = "state.json"
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
-
-
 def _previous(path: Path) -> Path:
     return path.with_name(f"{path.name}.previous")
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _sha256(path: Path) -> str:
@@ -63,7 +51,7 @@ def save_checkpoint(path: str | Path, sections: Mapping[str, Any]) -> None:
     path = Path(path).absolute()
     if path.exists() and not (path / STATE_FILE).is_file():
         raise ValueError(f"path: {path} exists and is not a checkpoint (no {STATE_FILE} in it); give another path")
-    partial, previous = _partial(path), _previous(path)
+    partial, previous = partial_name(path), _previous(path)
     if partial.exists():
         shutil.rmtree(partial)  # left by a writer that was killed
     partial.mkdir(parents=True)
@@ -73,7 +61,7 @@ def save_checkpoint(path: str | Path, sections: Mapping[str, Any]) -> None:
             shutil.rmtree(previous)
         path.rename(previous)
     partial.rename(path)
-    _sync(path.parent)
+    sync(path.parent)
     if previous.exists():
         shutil.rmtree(previous)
 
@@ -85,13 +73,13 @@ def _write(folder: Path, sections: Mapping[str, Any]) -> None:
         if tensors:
             file = folder / f"{name}.safetensors"
             save_file(tensors, file, metadata={"format": "pt"})
-            _sync(file)
+            sync(file)
             files[file.name] = _sha256(file)
     body = {"format": FORMAT, "version": VERSION, "files": files, "sections": nodes}
     state = folder / STATE_FILE
     state.write_text(json.dumps({**body, "sha256": _digest(body)}, indent=1, allow_nan=False) + "\n")
-    _sync(state)
-    _sync(folder)
+    sync(state)
+    sync(folder)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

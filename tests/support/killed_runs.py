@@ -77,7 +77,7 @@ def in_a_file(trainer: Trainer) -> None:
 
 def between_names(trainer: Trainer) -> None:
     """Dies when the older checkpoint has given up its name and the new one has not taken it."""
-    sync = checkpoint._sync
+    sync = checkpoint.sync
 
     def dying(path: Path) -> None:
         sync(path)
@@ -86,7 +86,7 @@ def between_names(trainer: Trainer) -> None:
             target.rename(path.with_name("last.previous"))
             kill()
 
-    checkpoint._sync = dying
+    checkpoint.sync = dying  # type: ignore[assignment]
 
 
 DEATHS: tuple[Callable[[Trainer], None], ...] = (in_a_step, in_a_file, between_names)
