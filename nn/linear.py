@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
-from narrowgauge.nn.matmul import QuantizedMatmul
+from narrowgauge.formats.stages import Draw
+from narrowgauge.nn.layer import install_recipe, mapped_weight, quantized_linear, upcoming
 from narrowgauge.nn.recipe import Recipe, get_recipe
-
-STREAMS_PER_CALL = 8
-"""Philox streams that one forward and backward may use (six slots)."""
 
 
 class QuantLinear(nn.Linear):
@@ -17,10 +17,14 @@ class QuantLinear(nn.Linear):
 
     The parameters stay in high precision; operands are quantised on the fly, forward and backward. Output and gradient
     dtypes are those of `nn.Linear` (autocast included). Recipes with stochastic rounding draw from `seed` and a call
-    counter kept in the buffer `rounding_step`, so that a restored checkpoint continues with the same bits.
+    counter kept in the buffer `rounding_step`, so that a restored checkpoint continues with the same bits. A forward
+    that activation checkpointing runs again draws and scales as its first run did, and evaluation mode moves neither
+    the counter nor stateful scales. Under torch.compile a layer is part of one graph, with the bits of eager calls.
     """
 
+    recipe: Recipe
     rounding_step: Tensor
+    _quantized: bool
 
     def __init__(
         self,
@@ -48,18 +52,8 @@ class QuantLinear(nn.Linear):
         return new
 
     def _set_recipe(self, recipe: Recipe, seed: int) -> None:
-        self.recipe = recipe
         self.seed = seed
-        self._texts = recipe.texts
-        if recipe.stochastic:
-            self.register_buffer("rounding_step", torch.zeros((), dtype=torch.int64, device="cpu"))
-
-    def _next_offset(self) -> int:
-        if not self.recipe.stochastic:
-            return 0
-        step = int(self.rounding_step)
-        self.rounding_step += 1
-        return step * STREAMS_PER_CALL
+        install_recipe(self, recipe)
 
     def forward(self, input: Tensor) -> Tensor:
         """Raises ValueError if the last axis is not `in_features`, TypeError for non-floating inputs."""
@@ -70,12 +64,23 @@ class QuantLinear(nn.Linear):
         kind = input.device.type
         if torch.is_autocast_enabled(kind):
             input = input.to(torch.get_autocast_dtype(kind))
-        if not self.recipe.quantized:
+        if not self._quantized:
             return nn.functional.linear(input, self.weight, self.bias)
-        x = input.reshape(-1, self.in_features)
-        offset = self._next_offset()
-        y: Tensor = QuantizedMatmul.apply(x, self.weight, self.bias, self._texts, self.seed, offset)  # type: ignore[no-untyped-call]
+        y = quantized_linear(self, input.reshape(-1, self.in_features), self.weight, self.bias)
         return y.view(*input.shape[:-1], self.out_features)
+
+    def upcoming(self) -> dict[str, tuple[Draw, float | None]]:
+        """Of the next call each slot's random streams, and its scale where a stateful rule knows it already."""
+        return upcoming(self)
+
+    @torch.no_grad()
+    def without_maps(self) -> QuantLinear:
+        """The layer behind the maps of its recipe: a copy that holds the mapped weight, under the recipe without them.
+        Its three products are what the recipe's slots say of its own weight and input."""
+        plain = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
+        plain.weight = nn.Parameter(mapped_weight(self, self.weight).detach().clone())
+        plain.bias = None if self.bias is None else nn.Parameter(self.bias.detach().clone())
+        return QuantLinear.from_linear(plain, replace(self.recipe, weight_map=None, input_map=None), seed=self.seed)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, recipe={self.recipe.name}"

@@ -6,93 +6,127 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from narrowgauge.formats import parse
-from narrowgauge.kernels.dequantize import block_factors
-from narrowgauge.kernels.gemm import GEMM
-from narrowgauge.kernels.tensor import dequantize_raw, quantize_raw
+from narrowgauge.nn.calls import Call
+from narrowgauge.nn.operand import Operand, dequantized, has_codes
 from narrowgauge.nn.saving import saved_are_compressed
+from narrowgauge.nn.scaling import ScaleState
+from narrowgauge.nn.slots import SLOTS
+from narrowgauge.nn.traced_calls import TracedCall
 
-Texts = tuple[str | None, ...]
-
-
-class Operand(NamedTuple):
-    """A GEMM operand [rows, reduction]: codes with scale and outer scale, or plain values (an empty slot)."""
-
-    values: Tensor
-    scale: Tensor | None = None
-    outer: Tensor | None = None
+AnyCall = Call | TracedCall
+Scalers = dict[str, ScaleState]
 
 
-def quantize_operand(x: Tensor, scheme: str | None, seed: int, offset: int) -> Operand:
-    """`x` under `scheme`, or as it is where the slot is empty."""
-    return Operand(x) if scheme is None else Operand(*quantize_raw(x, scheme, seed, offset))
+class Plan(NamedTuple):
+    """A recipe as plain values, which compilers see through. slots: six texts in the order of `SLOTS`; outputs: schemes
+    of Y, dX and dW. See `Recipe` for the rest."""
+
+    slots: tuple[str | None, ...]
+    outputs: tuple[str | None, ...] = (None, None, None)
+    accumulate: str | None = None
+    requantize: bool = False
+    sample: float | None = None
 
 
-def _dequantized(operand: Operand, scheme: str | None, dtype: torch.dtype) -> Tensor:
-    if scheme is None or operand.scale is None or operand.outer is None:
-        return operand.values.to(dtype)
-    return dequantize_raw(operand.values, operand.scale, operand.outer, scheme, dtype)
+class Rules(NamedTuple):
+    """What the three products of one call follow. scalers: the stateful scales by slot, None where there are none."""
+
+    plan: Plan
+    call: AnyCall
+    scalers: Scalers | None = None
+
+    def operand(self, x: Tensor, slot: int, *, forward: bool = False) -> tuple[Operand, Tensor | None]:
+        """(the operand of a slot, its scale where that is stateful). forward: see `Call.scale`."""
+        state = self.scalers.get(SLOTS[slot]) if self.scalers is not None else None
+        scale = None if state is None else self.call.scale(state, x, slot, forward=forward)
+        return self.call.operand(x, self.plan.slots[slot], slot, scale), scale
+
+    def product(self, a: Operand, b: Operand, index: int, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """Product `index` of (fprop, dgrad, wgrad), under its accumulator and in the format of its output."""
+        y, text = self.call.product(a, b, index, bias, dtype, self.plan.accumulate), self.plan.outputs[index]
+        return y if text is None else self.call.output(y, text, index)
+
+    def restored(self, operand: Operand, slot: int, like: Tensor) -> Tensor:
+        """The values of the operand that was made of `like`, in its dtype."""
+        return self.call.restored(operand, self.plan.slots[slot], slot, like.shape[1], like.dtype)
+
+    def sampled(self, a: Operand, slot: int, g: Tensor, x: Operand | None = None) -> Operand:
+        """The operand of dY with a share of its tokens. x: X, for the weight's gradient, whose tokens are columns."""
+        share = self.plan.sample
+        if share is None or not g.numel():
+            return a
+        values, others = dequantized(a, torch.float32), None
+        if x is not None:
+            values, others = values.t(), torch.linalg.vector_norm(dequantized(x, torch.float32), dim=0)
+        rows = self.call.sampled(values, self.plan.slots[slot], g, share, 1 if x is None else 2, others)
+        return Operand(rows if x is None else rows.t())
 
 
-def _gemm_scale(operand: Operand, scheme: str) -> Tensor | None:
-    """The scale as the scaled GEMM takes it: factors where a second scale for the whole tensor belongs to it."""
-    if operand.scale is None or operand.outer is None or not parse(scheme).two_level:
-        return operand.scale
-    return block_factors(operand.scale, operand.outer, scheme, operand.values.shape[1])
-
-
-def gemm(
-    a: Operand, b: Operand, a_scheme: str | None, b_scheme: str | None, bias: Tensor | None, dtype: torch.dtype
-) -> Tensor:
-    """a [M, K] · b [N, K]ᵀ (+ bias [N]) in `dtype`. Both quantised: the scaled GEMM; else in high precision on the
-    dequantised values."""
-    if a_scheme is not None and b_scheme is not None:
-        wide = torch.float32 if dtype == torch.float64 else dtype
-        scales = _gemm_scale(a, a_scheme), _gemm_scale(b, b_scheme)
-        result: Tensor = GEMM(a.values, scales[0], b.values, scales[1], a_scheme, b_scheme, bias, wide)
-        return result.to(dtype)
-    product = _dequantized(a, a_scheme, dtype) @ _dequantized(b, b_scheme, dtype).t()
-    return product if bias is None else product + bias.to(dtype)
+def product_without_gradient(x: Tensor, weight: Tensor, bias: Tensor | None, rules: Rules) -> Tensor:
+    """`QuantizedMatmul` where no backward comes."""
+    a, b = rules.operand(x, 0, forward=True)[0], rules.operand(weight, 1, forward=True)[0]
+    return rules.product(a, b, 0, bias, x.dtype)
 
 
 class QuantizedMatmul(torch.autograd.Function):
-    """Y = X·Wᵀ + b with X [T, K], W [N, K]; `texts`: the six slots of a recipe; `offset`: the stream of this call.
+    """Y = X·Wᵀ + b with X [T, K], W [N, K] under the rules of a call.
 
-    Saved for backward: W, which is a parameter, and the wgrad copy of X as codes; X itself where that slot is empty,
-    and under `compress_activations`, which keeps one compressed X for all its readers: backward then makes the copy.
+    Saved for backward, as far as gradients are wanted: W, which is a parameter, and the wgrad copy of X as codes. X
+    itself where that copy has no codes, because it would be as large and shared with nobody; and under
+    `compress_activations`, which keeps one compressed X for all its readers. Backward then makes the copy.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, texts: Texts, seed: int, offset: int
-    ) -> Tensor:
-        x_fprop, w_fprop, _, _, _, x_wgrad = texts
-        a = quantize_operand(x, x_fprop, seed, offset)
-        b = quantize_operand(weight, w_fprop, seed, offset + 1)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, rules: Rules) -> Tensor:
+        plan, ctx.rules = rules.plan, rules
+        ctx.x_dtype, ctx.w_dtype = x.dtype, weight.dtype
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        a, (b, scale) = rules.operand(x, 0, forward=True)[0], rules.operand(weight, 1, forward=True)
+        y = rules.product(a, b, 0, bias, x.dtype)
+        del b
         kept: tuple[Tensor | None, ...] = ()
+        ctx.coded = None
         if ctx.needs_input_grad[1]:
-            whole = x_wgrad is None or saved_are_compressed()
-            kept = (x,) if whole else quantize_operand(x.t(), x_wgrad, seed, offset + 2)
-        ctx.save_for_backward(weight, *kept)
-        ctx.texts, ctx.seed, ctx.offset, ctx.x_dtype = texts, seed, offset, x.dtype
-        ctx.has_bias = bias is not None
-        return gemm(a, b, x_fprop, w_fprop, bias, x.dtype)
+            source = rules.restored(a, 0, x) if plan.requantize else x
+            if has_codes(plan.slots[5]) and not saved_are_compressed():
+                copy = rules.operand(source.t(), 5, forward=True)[0]
+                ctx.coded, kept = (copy.scheme, copy.gain), (copy.values, copy.scale, copy.outer)
+            else:
+                kept = (source,)
+        dgrad = (weight, scale if plan.requantize else None) if ctx.needs_input_grad[0] else (None, None)
+        ctx.save_for_backward(*dgrad, *kept)
+        return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (g,) = grads
-        weight, *saved = ctx.saved_tensors
-        _, _, g_dgrad, w_dgrad, g_wgrad, x_wgrad = ctx.texts
-        grad_x = grad_w = grad_b = None
-        if ctx.needs_input_grad[0]:
-            a = quantize_operand(g, g_dgrad, ctx.seed, ctx.offset + 3)
-            b = quantize_operand(weight.t(), w_dgrad, ctx.seed, ctx.offset + 4)
-            grad_x = gemm(a, b, g_dgrad, w_dgrad, None, ctx.x_dtype)
-        if ctx.needs_input_grad[1]:
-            a = quantize_operand(g.t(), g_wgrad, ctx.seed, ctx.offset + 5)
-            x = Operand(*saved) if len(saved) > 1 else quantize_operand(saved[0].t(), x_wgrad, ctx.seed, ctx.offset + 2)
-            grad_w = gemm(a, x, g_wgrad, x_wgrad, None, weight.dtype)
-        if ctx.has_bias and ctx.needs_input_grad[2]:
-            grad_b = g.sum(0, dtype=torch.float32).to(weight.dtype)
-        return grad_x, grad_w, grad_b, None, None, None
+        kind = grads[0].device.type
+        # Compilers run a backward under the autocast of its forward, users sometimes under theirs.
+        if torch.compiler.is_compiling() or torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
+                return (*_gradients(ctx, grads[0]), None)
+        return (*_gradients(ctx, grads[0]), None)
+
+
+def _gradients(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Of X, W and the bias."""
+    rules: Rules = ctx.rules
+    weight, scale, *kept = ctx.saved_tensors
+    grad_x = grad_w = grad_b = None
+    if ctx.needs_input_grad[0]:
+        source = weight
+        if rules.plan.requantize:
+            source = rules.restored(rules.call.operand(weight, rules.plan.slots[1], 1, scale), 1, weight)
+        a, b = rules.operand(g, 2)[0], rules.operand(source.t(), 3)[0]
+        grad_x = rules.product(rules.sampled(a, 2, g), b, 1, None, ctx.x_dtype)
+        del a, b, source
+    if ctx.needs_input_grad[1]:
+        a = rules.operand(g.t(), 4)[0]
+        b = rules.operand(kept[0].t(), 5)[0] if ctx.coded is None else Operand(*kept, *ctx.coded)
+        grad_w = rules.product(rules.sampled(a, 4, g, b), b, 2, None, ctx.w_dtype)
+    if ctx.bias_dtype is not None and ctx.needs_input_grad[2]:
+        sums = torch.float64 if g.dtype == torch.float64 else torch.float32
+        grad_b = g.sum(0, dtype=sums).to(ctx.bias_dtype)
+    return grad_x, grad_w, grad_b

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from narrowgauge.kernels import quantize
+from narrowgauge.formats.stages import Draw
 from narrowgauge.nn.linear import QuantLinear
-from narrowgauge.nn.recipe import SLOTS
+from narrowgauge.nn.operand import make_operand, restored
+from narrowgauge.nn.slots import SLOTS
 from narrowgauge.numerics.metrics import sqnr_db
 
 
@@ -27,7 +28,8 @@ class OperandProbe:
         for slot, scheme in layer.recipe.slots.items():
             if scheme is not None and slot.startswith(source):
                 operand = x.t() if slot in ("w_dgrad", "g_wgrad", "x_wgrad") else x
-                values = quantize(operand, scheme, seed=0 if scheme.stochastic else None).dequantize(torch.float32)
+                made = make_operand(operand, str(scheme), Draw())
+                values = restored(made, str(scheme), Draw(), operand.shape[1], torch.float32)
                 self.records[slot][name].append(float(sqnr_db(values, operand)))
 
     def sqnr(self) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,105 @@
+"""Operands with stages: the bits of the reference, whatever the stage; layers under them keep the contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from narrowgauge.formats.operand import operand_reference, parse_operand
+from narrowgauge.formats.stages import Draw
+from narrowgauge.nn import QuantLinear, recipe
+from narrowgauge.nn.operand import dequantized, make_operand, restored
+from narrowgauge.numerics import check_module
+
+SLOT_TEXTS = (
+    "mxfp4:floor+h32", "nvfp4+rht16", "mxfp4:rceil+sr+rht64fresh+gain0.75", "int8/row+h128", "uint8/row+affine",
+    "uint4+sr+affine", "e2m1fn/row+occ0.99", "e2m1fn/1x32+sr+occ0.9+rht8fresh", "e4m3fn/row+gain0.5",
+)  # fmt: skip
+
+
+def values(rng: np.random.Generator, rows: int, cols: int) -> np.ndarray:
+    x = rng.standard_normal((rows, cols)) * np.exp(rng.standard_normal((rows, 1)))
+    return x.astype(np.float32)
+
+
+@pytest.mark.parametrize("text", SLOT_TEXTS)
+@settings(max_examples=15, deadline=None)
+@given(rows=st.integers(1, 9), cols=st.integers(1, 140), seed=st.integers(0, 2**31))
+def test_values_are_those_of_the_reference(text: str, rows: int, cols: int, seed: int) -> None:
+    x, draw = values(np.random.default_rng(seed), rows, cols), Draw(seed, 7, 11)
+    expected = operand_reference(x, text, draw)
+    operand = make_operand(torch.from_numpy(x), text, draw)
+    actual = dequantized(operand, torch.float64).numpy()
+    # Codes, scales and what stages keep are equal; the last float32 product and sum may round.
+    np.testing.assert_allclose(actual, expected, rtol=3e-7, atol=1e-6 * float(np.abs(expected).max(initial=0.0)))
+
+
+@pytest.mark.parametrize("text", SLOT_TEXTS)
+def test_text_reads_back(text: str) -> None:
+    spec = parse_operand(text)
+    assert parse_operand(str(spec)) == spec
+
+
+@pytest.mark.parametrize("text", ["int8/row+h16", "int8/row+rht32", "int8/row+rht8fresh"])
+def test_a_rotation_can_be_turned_back(text: str) -> None:
+    x, draw = values(np.random.default_rng(0), 6, 50), Draw(3, 4, 5)
+    operand = make_operand(torch.from_numpy(x), text, draw)
+    back = restored(operand, text, draw, 50, torch.float32)
+    assert back.shape == (6, 50)
+    assert float((back - torch.from_numpy(x)).norm() / np.linalg.norm(x)) < 0.01
+
+
+def test_rotation_spreads_an_outlier() -> None:
+    x = torch.randn(8, 64)
+    x[:, 5] = 60.0
+    texts = ("int4/row", "int4/row+h64")
+    plain, turned = (restored(make_operand(x, text, Draw()), text, Draw(), 64, torch.float32) for text in texts)
+    others = torch.arange(64) != 5
+    assert float((turned - x)[:, others].square().mean()) < 0.5 * float((plain - x)[:, others].square().mean())
+
+
+RECIPES = {
+    "rotated": recipe("rotated", every="mxfp4+h32"),
+    "nvfp4": recipe("nvfp4", x="nvfp4", w="nvfp4_2d", g_dgrad="nvfp4+sr", g_wgrad="nvfp4+sr+rht16",
+                    x_wgrad="nvfp4+rht16"),
+    "tseng": recipe("tseng", g="mxfp4:rceil+sr+rht64fresh+gain0.75", w_dgrad="mxfp4:rceil+sr+rht64fresh+gain0.75",
+                    x_wgrad="mxfp4:rceil+sr+rht64fresh+gain0.75"),
+    "affine": recipe("affine", x="int8", w="int8", g="uint8/row+sr+affine"),
+    "occ": recipe("occ", x="e2m1fn/row+occ0.99", w="e2m1fn/row"),
+    "mixed kinds": recipe("mixed kinds", x="int8/row", w="e4m3fn/row", g="e5m2/row"),
+    "twice": recipe("twice", every="mxfp4", g="mxfp4+sr", requantize=True),
+    "twice, rotated": recipe("twice, rotated", x_fprop="mxfp4+h32", w_fprop="mxfp4+h32", g_dgrad="mxfp4+sr",
+                             w_dgrad="mxfp4+sr", g_wgrad="mxfp4+sr", x_wgrad="mxfp4+sr", requantize=True),
+    "outputs": recipe("outputs", every="int8/32x32", out_fprop="int8/32x32", out_dgrad="int8/32x32+sr"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_layers_keep_the_contract(name: str) -> None:
+    torch.manual_seed(0)
+    report = check_module(QuantLinear(72, 40, recipe=RECIPES[name]), seeds=24)
+    assert report.ok, report.table()
+
+
+@pytest.mark.parametrize(("said", "done"), [
+    ("mxfp4+h32", "mxfp4"), ("int8/row+gain0.5", "int8/row:percentile=90"), ("e2m1fn/row+occ0.9", "e2m1fn/row"),
+])  # fmt: skip
+def test_a_missing_stage_is_noticed(said: str, done: str) -> None:
+    torch.manual_seed(0)
+    layer = QuantLinear(64, 32, recipe=recipe("done", x_fprop=done, w_fprop=done))
+    report = check_module(layer, recipe("said", x_fprop=said, w_fprop=said))
+    assert not report.ok
+
+
+def test_operands_of_a_product_are_rotated_alike() -> None:
+    with pytest.raises(ValueError, match="fprop: both operands are rotated alike"):
+        recipe("bad", x_fprop="int8/row+h16", w_fprop="int8/row")
+
+
+@pytest.mark.parametrize("text", ["int8+h3", "int8+affine", "int8+occ2", "int8+nothing", "uint8/1x16+affine"])
+def test_options_that_mean_nothing_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"option|hadamard|occ|scheme"):
+        parse_operand(text)
