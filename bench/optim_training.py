@@ -14,32 +14,19 @@ that was killed goes on where it was, to the same bits, and several processes ma
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from narrowgauge.bench.optim_training_run import (
-    BASELINE,
-    PERTURBED,
-    Run,
-    RunResult,
-    TrainingSettings,
-    make_optimizer,
-    read_result,
-    train_run,
-)
-from narrowgauge.bench.report import write_json
-from narrowgauge.bench.run_lock import exclusive
-from narrowgauge.strict_json import plain
-from narrowgauge.train import ByteCorpus, Logger
+from narrowgauge.bench.optim_training_run import Run, RunResult, make_optimizer, train_run
+from narrowgauge.bench.training_run import BASELINE, PERTURBED, TrainingSettings
+from narrowgauge.bench.training_runs import train_all
+from narrowgauge.train import Logger
 
 DEFAULT_STATES = ("coat", "log8")
 DEFAULT_BETA2 = (0.95, 0.999)
-SETTINGS = "settings.json"
 
 
 def plan(states: Sequence[str], beta2: Sequence[float], seeds: int, *, noise_floor: bool = False) -> list[Run]:
@@ -68,70 +55,10 @@ def run_all(
     logger: Callable[[str], Logger] | None = None,
     finished: Callable[[RunResult, int], None] | None = None,
 ) -> list[RunResult]:
-    """Trains what `folder` does not hold yet, one run after the other; results of all runs that are finished.
-
-    A run that another process has in hand is left to it, so fewer results than runs may come back. `logger` makes the
-    logger of a run from its label; `finished` hears each result and how many runs are done. ValueError for unknown
-    states, and for a folder that holds runs of other settings; all of that before the first step.
-    """
-    if save_every < 1:
-        raise ValueError(f"save_every: expected at least 1, got {save_every}")
+    """Trains what `folder` does not hold yet, as `train_all` does; ValueError for unknown states before anything is
+    written."""
     for run in runs:
         make_optimizer(run, settings, [{"params": [nn.Parameter(torch.zeros(1))]}])
-    corpus = ByteCorpus(settings.data)
-    _claim(folder, settings, corpus)
-    total = len(runs)
-
-    def attempt(run: Run) -> bool:
-        """Whether the run was trained here and now."""
-        own = folder / run.name
-        with exclusive(own / "run.lock") as held:
-            if not held or read_result(run, own) is not None:
-                return False
-            label = f"[{len(results(runs, folder)) + 1}/{total}] {run}"
-            result = train_run(
-                run, settings, corpus, own, save_every=save_every, logger=logger(label) if logger else None
-            )
-        if finished is not None:
-            finished(result, len(results(runs, folder)))
-        return True
-
-    with _threads(settings.threads):
-        # From the head again after each: what a killed process left behind comes first.
-        while any(attempt(run) for run in runs):
-            pass
-    return results(runs, folder)
-
-
-def results(runs: Sequence[Run], folder: Path) -> list[RunResult]:
-    """The results among `runs` that the folder holds, in their order."""
-    found = (read_result(run, folder / run.name) for run in runs)
-    return [result for result in found if result is not None]
-
-
-def _claim(folder: Path, settings: TrainingSettings, corpus: ByteCorpus) -> None:
-    """Writes the settings into a new folder; ValueError where another experiment's are."""
-    path = folder / SETTINGS
-    ours = {**plain(settings), "corpus": corpus.fingerprint}
-    with exclusive(folder / "settings.lock", wait=True):
-        if not path.exists():
-            write_json(path, ours)
-            return
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-    different = [
-        f"{name}: {theirs.get(name)!r} there, {ours.get(name)!r} here"
-        for name in sorted(ours.keys() | theirs.keys())
-        if ours.get(name) != theirs.get(name)
-    ]
-    if different:
-        raise ValueError(f"runs: {folder} holds runs of other settings ({'; '.join(different)}); give another folder")
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return train_all(
+        runs, settings, folder, train_run, RunResult, save_every=save_every, logger=logger, finished=finished
+    )

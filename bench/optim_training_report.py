@@ -1,22 +1,16 @@
-"""What the runs of the suite `optim-training` say: gaps to fp32, how sure they are, the JSON file and the picture.
-
-gap of a seed = 100 · (loss / loss of fp32 - 1) percent, both after the same batches from the same weights
-standard error = s / sqrt(n) over the seeds
-"""
+"""What the runs of the suite `optim-training` say: gaps to fp32 (`training_gaps`), the JSON file and the picture."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
-from narrowgauge.bench.machine import describe_machine
-from narrowgauge.bench.optim_training_run import BASELINE, PERTURBED, RunResult, TrainingSettings
-from narrowgauge.train import Llama
+from narrowgauge.bench.optim_training_run import RunResult
+from narrowgauge.bench.training_gaps import Gaps, document, is_further_than_its_error, paired_gaps, root_mean_square
+from narrowgauge.bench.training_run import BASELINE, PERTURBED, TrainingSettings
 
 LIMIT_PERCENT = 0.2
 COLORS = {BASELINE: "0.2", PERTURBED: "0.65"}
@@ -25,24 +19,15 @@ Results = Sequence[RunResult]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(Gaps):
     """One state at one β₂, over the seeds for which it and the baseline are finished.
 
-    losses, baseline_losses, gaps_percent: one for each seed; None where a run diverged. mean_loss and mean_gap_percent
-    are None with one of those, standard_error_percent also for a single seed. verdict: against limit_percent:
-    "within", "above", "below" (better than fp32 by more than the limit) or "diverged". is_clear: the mean gap is
-    further from the limit than its standard error.
+    verdict: against limit_percent: "within", "above", "below" (better than fp32 by more than the limit) or "diverged".
+    is_clear: the mean gap is further from the limit than its standard error.
     """
 
     state: str
     beta2: float
-    seeds: tuple[int, ...]
-    losses: tuple[float | None, ...]
-    baseline_losses: tuple[float | None, ...]
-    gaps_percent: tuple[float | None, ...]
-    mean_loss: float | None
-    mean_gap_percent: float | None
-    standard_error_percent: float | None
     limit_percent: float
     verdict: str
     is_clear: bool
@@ -55,43 +40,27 @@ def compare(results: Results, limit_percent: float = LIMIT_PERCENT) -> list[Comp
     results. ValueError for a limit that is not above 0."""
     if not limit_percent > 0:
         raise ValueError(f"limit: expected a number above 0, got {limit_percent}")
-    baseline = {(r.run.seed, r.run.beta2): r.final_loss for r in results if r.run.state == BASELINE}
     kinds = dict.fromkeys((r.run.beta2, r.run.state) for r in results)
     found = []
     for beta2, state in sorted(kinds, key=lambda kind: kind[0]):
-        own = [r for r in results if (r.run.beta2, r.run.state) == (beta2, state) and (r.run.seed, beta2) in baseline]
+        baseline = {r.run.seed: r.final_loss for r in results if (r.run.beta2, r.run.state) == (beta2, BASELINE)}
+        own = [r for r in results if (r.run.beta2, r.run.state) == (beta2, state) and r.run.seed in baseline]
         if own:
-            found.append(_comparison(own, [baseline[r.run.seed, beta2] for r in own], limit_percent))
+            found.append(_comparison(own, paired_gaps(own, baseline), limit_percent))
     return found
 
 
-def _comparison(own: Results, baseline: list[float | None], limit: float) -> Comparison:
-    losses = tuple(r.final_loss for r in own)
-    gaps = tuple(_gap(ours, theirs) for ours, theirs in zip(losses, baseline, strict=True))
-    known = [gap for gap in gaps if gap is not None]
-    complete = len(known) == len(gaps)
-    mean = fmean(known) if complete else None
-    error = stdev(known) / math.sqrt(len(known)) if complete and len(known) > 1 else None
+def _comparison(own: Results, gaps: Gaps, limit: float) -> Comparison:
     return Comparison(
+        **vars(gaps),
         state=own[0].run.state,
         beta2=own[0].run.beta2,
-        seeds=tuple(r.run.seed for r in own),
-        losses=losses,
-        baseline_losses=tuple(baseline),
-        gaps_percent=gaps,
-        mean_loss=fmean(loss for loss in losses if loss is not None) if complete else None,
-        mean_gap_percent=mean,
-        standard_error_percent=error,
         limit_percent=limit,
-        verdict=_verdict(mean, limit),
-        is_clear=mean is not None and error is not None and abs(abs(mean) - limit) > error,
+        verdict=_verdict(gaps.mean_gap_percent, limit),
+        is_clear=is_further_than_its_error(gaps, limit),
         state_bytes_per_param=own[0].state_bytes_per_param,
         step_ms=fmean(r.step_ms for r in own),
     )
-
-
-def _gap(ours: float | None, theirs: float | None) -> float | None:
-    return None if ours is None or theirs is None else 100 * (ours / theirs - 1)
 
 
 def _verdict(mean: float | None, limit: float) -> str:
@@ -104,38 +73,19 @@ def _verdict(mean: float | None, limit: float) -> str:
 
 def noise_floor(comparisons: Sequence[Comparison]) -> dict[float, float]:
     """β₂ → root mean square, over the seeds, of the gap between the baseline and its perturbed twin, in percent."""
-    return {
-        c.beta2: math.sqrt(fmean(gap * gap for gap in c.gaps_percent if gap is not None))
-        for c in comparisons
-        if c.state == PERTURBED and any(gap is not None for gap in c.gaps_percent)
-    }
-
-
-def num_parameters(settings: TrainingSettings) -> int:
-    """Weights of the model."""
-    return Llama(settings.sizes()).num_parameters()
+    noise = {c.beta2: root_mean_square(c.gaps_percent) for c in comparisons if c.state == PERTURBED}
+    return {beta2: value for beta2, value in noise.items() if value is not None}
 
 
 def report(results: Results, pending: int, settings: TrainingSettings, limit_percent: float) -> dict[str, Any]:
     """Everything, for JSON: settings, comparisons, the noise, each run with its curves, machines."""
     comparisons = compare(results, limit_percent)
-    machines: list[Mapping[str, Any]] = []
-    for result in results:
-        if result.machine not in machines:
-            machines.append(result.machine)
-    return {
-        "suite": "optim-training",
-        "settings": asdict(settings),
-        "num_parameters": num_parameters(settings),
+    verdicts = {
         "limit_percent": limit_percent,
         "comparisons": comparisons,
         "noise_floor_percent": noise_floor(comparisons),
-        "pending_runs": pending,
-        "runs": [{k: v for k, v in asdict(r).items() if k != "machine"} | {"machine": machines.index(r.machine)}
-                 for r in results],
-        "machines": machines or [asdict(describe_machine())],
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-    }  # fmt: skip
+    }
+    return document("optim-training", settings, results, pending, verdicts)
 
 
 def plot(results: Results, settings: TrainingSettings, path: Path, limit_percent: float = LIMIT_PERCENT) -> Path:
@@ -165,7 +115,7 @@ def plot(results: Results, settings: TrainingSettings, path: Path, limit_percent
     reach = max(4 * limit_percent, *(1.3 * abs(gap) for c in comparisons for gap in c.gaps_percent if gap is not None))
     axes[1, 0].set_ylim(-reach, reach)
     axes[0, 0].legend(frameon=False)
-    figure.suptitle(f"Llama, {num_parameters(settings):,} parameters, {settings.steps} steps of AdamW")
+    figure.suptitle(f"Llama, {settings.num_parameters():,} parameters, {settings.steps} steps of AdamW")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     return path

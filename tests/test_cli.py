@@ -343,6 +343,26 @@ def test_resumed_training_ends_where_the_uninterrupted_one_does(capsys, tmp_path
     assert resumed["metrics"]["val_loss"] == whole["metrics"]["val_loss"]
 
 
+def test_resuming_under_other_settings_says_so(capsys, tmp_path):
+    recipe = tmp_path / "mine.toml"
+    words = train_words(tmp_path / "run", "--recipe", str(recipe))
+    recipe.write_text('every = "int8/row"')
+    run(capsys, *words, "--steps", "2")
+    recipe.write_text('every = "int4/row"')
+    status, _, err = run(capsys, *words, "--steps", "4", "--lr", "0.5", "--resume")
+    assert status == 0
+    assert "resumed with another lr: 0.5; before: 0.001" in err
+    assert "resumed with another recipe_settings: {'name': 'mine', 'x_fprop': 'int4/row'" in err
+    assert run(capsys, *words, "--steps", "4", "--lr", "0.5", "--resume")[2].count("resumed with") == 0
+
+
+def test_train_says_what_belongs_to_a_method_and_is_not_done(capsys, tmp_path):
+    err = run(capsys, *train_words(tmp_path / "eco", "--steps", "1", "--recipe", "eco"))[2]
+    assert "eco asks for (nothing but GridWeights is done here): optim.AdamW(params, master='eco:e4m3fn/1x128')" in err
+    err = run(capsys, *train_words(tmp_path / "dqt8", "--steps", "1", "--recipe", "dqt8"))[2]
+    assert "weights are kept on the grid int8+sr by GridWeights" in err
+
+
 def test_train_leaves_a_finished_run_alone(capsys, tmp_path):
     run(capsys, *train_words(tmp_path, "--steps", "2"))
     before = (tmp_path / "metrics.jsonl").read_text()

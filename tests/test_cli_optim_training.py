@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from narrowgauge.bench.optim_training_run import TrainingSettings
 from narrowgauge.bench.run_lock import exclusive
-from narrowgauge.commands import bench_optim_training
+from narrowgauge.bench.training_run import TrainingSettings
+from narrowgauge.commands import bench_optim_training, training_output
 
 SMALL = (
     *("--dim", "32", "--num-layers", "1", "--num-heads", "2", "--num-kv-heads", "1", "--ffn-dim", "32"),
@@ -80,7 +80,7 @@ def test_runs_of_another_process_are_named(folder, capsys) -> None:
 
 
 def test_without_matplotlib_there_is_a_remark(monkeypatch, capsys) -> None:
-    monkeypatch.setattr(bench_optim_training, "find_spec", lambda name: None)
+    monkeypatch.setattr(training_output, "find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert run(*SMALL) == 0
     assert "matplotlib is not installed (pip install 'narrowgauge[plots]')" in capsys.readouterr().err

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from narrowgauge import bench, formats, kernels, methods, nn, numerics, optim, priors, train
     from narrowgauge.formats import Scheme
     from narrowgauge.kernels import QuantizedTensor, fake_quantize, quantize
-    from narrowgauge.nn import QuantLinear, Recipe, compress_activations, convert, explain, revert
+    from narrowgauge.nn import QuantLinear, Recipe, compress_activations, convert, explain, export, load, revert
 
 __version__ = "0.1.0"
 
@@ -27,9 +27,11 @@ __all__ = [
     "compress_activations",
     "convert",
     "explain",
+    "export",
     "fake_quantize",
     "formats",
     "kernels",
+    "load",
     "methods",
     "nn",
     "numerics",
@@ -51,6 +53,8 @@ _HOMES = {
     "compress_activations": "nn",
     "convert": "nn",
     "explain": "nn",
+    "export": "nn",
+    "load": "nn",
     "revert": "nn",
 }
 

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from narrowgauge import __version__
-from narrowgauge.commands import bench, demo, doctor, formats, methods, numerics, ops, train
+from narrowgauge.commands import bench, checkpoint, demo, doctor, formats, methods, numerics, ops, recipes, train
 
 DESCRIPTION = """\
 Train in 8 bits and fewer, with numbers you can trust, on the machine you have.
@@ -28,7 +28,9 @@ COMMANDS = {
     "demo": demo,
     "train": train,
     "formats": formats,
+    "recipes": recipes,
     "numerics": numerics,
+    "checkpoint": checkpoint,
     "ops": ops,
     "doctor": doctor,
     "bench": bench,

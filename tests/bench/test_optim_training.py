@@ -7,9 +7,11 @@ import dataclasses
 import pytest
 import torch
 
-from narrowgauge.bench.optim_training import plan, results, run_all
-from narrowgauge.bench.optim_training_run import Run, TrainingSettings, read_result
+from narrowgauge.bench.optim_training import plan, run_all
+from narrowgauge.bench.optim_training_run import Run, RunResult
 from narrowgauge.bench.run_lock import exclusive
+from narrowgauge.bench.training_run import TrainingSettings, read_result
+from narrowgauge.bench.training_runs import finished_runs
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +105,7 @@ def test_interrupted_suite_goes_on_where_it_was(settings, tmp_path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run_all(RUNS, settings, tmp_path / "torn", save_every=2, logger=Interrupt)
-    assert len(results(RUNS, tmp_path / "torn")) == 1
+    assert len(finished_runs(RUNS, tmp_path / "torn", RunResult)) == 1
     torn = run_all(RUNS, settings, tmp_path / "torn", save_every=2)
     assert [(r.run, r.final_loss, r.train_curve) for r in torn] == [(r.run, r.final_loss, r.train_curve) for r in whole]
 
@@ -113,7 +115,7 @@ def test_folder_of_other_settings_is_refused_and_left_alone(settings, tmp_path) 
     other = dataclasses.replace(settings, steps=5, lr=0.5)
     with pytest.raises(ValueError, match=r"other settings \(lr: 0.0004 there, 0.5 here; steps: 4 there, 5 here\)"):
         run_all(RUNS, other, tmp_path)
-    assert read_result(RUNS[1], tmp_path / RUNS[1].name) is None
+    assert read_result(RUNS[1], tmp_path / RUNS[1].name, RunResult) is None
 
 
 def test_unknown_state_is_refused_before_anything_is_written(settings, tmp_path) -> None:
@@ -133,6 +135,6 @@ def test_threads_are_put_back(settings, tmp_path) -> None:
     try:
         run_all(RUNS[:1], settings, tmp_path)
         assert torch.get_num_threads() == 2
-        assert results(RUNS[:1], tmp_path)[0].machine["threads"] == 1
+        assert finished_runs(RUNS[:1], tmp_path, RunResult)[0].machine["threads"] == 1
     finally:
         torch.set_num_threads(before)

@@ -8,8 +8,9 @@ import math
 import pytest
 
 from narrowgauge.bench.optim_training_report import compare, noise_floor, plot, report
-from narrowgauge.bench.optim_training_run import Run, RunResult, TrainingSettings
+from narrowgauge.bench.optim_training_run import Run, RunResult
 from narrowgauge.bench.report import write_json
+from narrowgauge.bench.training_run import TrainingSettings
 
 SETTINGS = TrainingSettings(dim=32, num_layers=1, num_heads=2, num_kv_heads=1, ffn_dim=32, seq_len=16, steps=4)
 

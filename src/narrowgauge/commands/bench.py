@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from narrowgauge.commands import bench_optim, bench_optim_training
+from narrowgauge.commands import bench_optim, bench_optim_training, bench_recipe_step, bench_recipes
 from narrowgauge.commands.bench_output import deliver, print_suite
 from narrowgauge.commands.output import note
 
@@ -71,6 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         suite.add_argument("--out", metavar="FILE", help="also write the result, with hardware and versions, as JSON")
     bench_optim.add_parser(suites)
     bench_optim_training.add_parser(suites)
+    bench_recipes.add_parser(suites)
+    bench_recipe_step.add_parser(suites)
     matrix = suites.add_parser("compile-matrix", help="build every Triton kernel for every GPU target, without a GPU",
                                description=DESCRIPTION)  # fmt: skip
     matrix.add_argument("--target", action="append", metavar="NAME", help="only this target (may be repeated)")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from narrowgauge.commands.output import note, print_json, print_table, print_text
+from narrowgauge.commands.training_flags import add_files, add_settings, settings_of
+from narrowgauge.commands.training_output import Collected, tell_finished, tell_pending, write_files
 
 if TYPE_CHECKING:
     from narrowgauge.bench.optim_training_report import Comparison
-    from narrowgauge.bench.optim_training_run import RunResult
 
 SUMMARY = "train a Llama of 10 M parameters with each optimizer state, against fp32 AdamW"
 DESCRIPTION = """\
@@ -33,25 +31,24 @@ examples:
   narrowgauge bench optim-training --dim 64 --num-layers 2 --ffn-dim 192 --steps 50 --seeds 1 --runs runs/quick
 """
 
-# Name of the setting: its default, what a value is called, what it means.
-SETTINGS: dict[str, tuple[Any, str, str]] = {
-    "steps": (1000, "N", "optimizer steps of each run"),
-    "dim": (512, "N", "width of the model"),
-    "num_layers": (4, "N", "blocks of the model"),
-    "num_heads": (8, "N", "query heads"),
-    "num_kv_heads": (4, "N", "key and value heads"),
-    "ffn_dim": (1088, "N", "hidden width of the MLP"),
-    "seq_len": (64, "N", "bytes in a window"),
-    "batch_size": (2, "N", "windows in a batch"),
-    "lr": (4e-4, "LR", "peak learning rate, after a linear warm-up and before a cosine"),
-    "warmup": (0.1, "SHARE", "the warm-up's share of the steps"),
-    "final_lr": (0.0, "SHARE", "where the cosine ends, as a share of the peak"),
-    "weight_decay": (0.1, "W", "decoupled weight decay, of matrices only"),
-    "evaluations": (8, "N", "points of the validation curve"),
-    "curve_batches": (16, "N", "batches of the validation curve"),
-    "final_windows": (512, "N", "windows of the final validation loss"),
-    "device": ("cpu", "DEVICE", "cpu, cuda, cuda:1 …"),
-    "threads": (1, "N", "CPU threads of this process"),
+SETTINGS: dict[str, Any] = {
+    "steps": 1000,
+    "dim": 512,
+    "num_layers": 4,
+    "num_heads": 8,
+    "num_kv_heads": 4,
+    "ffn_dim": 1088,
+    "seq_len": 64,
+    "batch_size": 2,
+    "lr": 4e-4,
+    "warmup": 0.1,
+    "final_lr": 0.0,
+    "weight_decay": 0.1,
+    "evaluations": 8,
+    "curve_batches": 16,
+    "final_windows": 512,
+    "device": "cpu",
+    "threads": 1,
 }
 
 
@@ -70,59 +67,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--beta2", action="append", type=float, metavar="B", help="may be repeated (default: 0.95 and 0.999)")
     add("--seeds", type=int, default=3, metavar="N", help="seeds 0 … N-1 (default: %(default)s)")
     add("--noise-floor", action="store_true", help="also fp32 from weights perturbed in their last bit")
-    for name, (default, metavar, text) in SETTINGS.items():
-        add(f"--{name.replace('_', '-')}", type=type(default), default=default, metavar=metavar,
-            help=f"{text} (default: %(default)s)")  # fmt: skip
-    add("--data", metavar="PATH", help="text file, or folder of text files (default: the standard library's sources)")
+    add_settings(parser, SETTINGS)
     add("--limit", type=float, default=0.2, metavar="PERCENT", help="the gap that is judged (default: %(default)s)")
-    add("--save-every", type=int, default=200, metavar="N", help="steps between checkpoints (default: %(default)s)")
-    add("--runs", type=Path, default=Path("runs/optim-training"), metavar="DIR",
-        help="where runs are kept (default: %(default)s)")  # fmt: skip
-    add("--out", type=Path, metavar="FILE", help="JSON file of the results (default: optim-training.json in RUNS)")
-    add("--json", action="store_true", help="print one JSON object instead of the table")
+    add_files(parser, "optim-training", save_every=200)
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains what is missing, prints the comparison, writes the files."""
-    from narrowgauge.bench.optim_training import DEFAULT_BETA2, DEFAULT_STATES, plan, results, run_all
-    from narrowgauge.bench.optim_training_report import compare, noise_floor, num_parameters, plot, report
-    from narrowgauge.bench.optim_training_run import TrainingSettings
-    from narrowgauge.bench.report import write_json
-    from narrowgauge.bench.run_lock import exclusive
+    from narrowgauge.bench.optim_training import DEFAULT_BETA2, DEFAULT_STATES, plan, run_all
+    from narrowgauge.bench.optim_training_report import compare, noise_floor, plot, report
+    from narrowgauge.bench.optim_training_run import RunResult
+    from narrowgauge.bench.training_run import TrainingSettings
+    from narrowgauge.bench.training_runs import finished_runs
     from narrowgauge.train import ConsoleLogger
 
-    settings = TrainingSettings(data=args.data, **{name: getattr(args, name) for name in SETTINGS})
+    settings = TrainingSettings(**settings_of(args, SETTINGS))
     runs = plan(args.state or DEFAULT_STATES, args.beta2 or DEFAULT_BETA2, args.seeds, noise_floor=args.noise_floor)
     compare([], args.limit)  # a limit that cannot be is noticed now, not at the end
-    note(f"{len(runs)} runs of {settings.steps} steps; Llama, {num_parameters(settings):,} parameters; in {args.runs}")
+    note(f"{len(runs)} runs of {settings.steps} steps; Llama, {settings.num_parameters():,} parameters; in {args.runs}")
     run_all(runs, settings, args.runs, save_every=args.save_every,
-            logger=lambda label: ConsoleLogger(label, every=100), finished=_finished(len(runs)))  # fmt: skip
-    out = args.out or args.runs / "optim-training.json"
-    # Of several processes the last one to come here sees all the others' runs.
-    with exclusive(args.runs / "report.lock", wait=True):
-        done = results(runs, args.runs)
+            logger=lambda label: ConsoleLogger(label, every=100), finished=tell_finished(len(runs)))  # fmt: skip
+
+    def collect() -> Collected:
+        done = finished_runs(runs, args.runs, RunResult)
         content = report(done, len(runs) - len(done), settings, args.limit)
-        note(f"written: {write_json(out, content)}")
-        if find_spec("matplotlib") is None:
-            note("no picture: matplotlib is not installed (pip install 'narrowgauge[plots]')")
-        elif any(c.mean_gap_percent is not None for c in content["comparisons"]):
-            note(f"written: {plot(done, settings, out.with_suffix('.png'), args.limit)}")
-    if len(done) < len(runs):
-        left = f"{len(runs) - len(done)} of {len(runs)} runs"
-        note(f"in the hands of another process, which will write all results: {left}")
+        if all(c.mean_gap_percent is None for c in content["comparisons"]):
+            return content, None
+        return content, lambda path: plot(done, settings, path, args.limit)
+
+    content = write_files(args.runs, args.out or args.runs / "optim-training.json", collect)
+    tell_pending(content["pending_runs"], len(runs))
     if args.json:
         print_json({name: value for name, value in content.items() if name != "runs"})
     else:
         _print(content["comparisons"], noise_floor(content["comparisons"]), args.limit)
     return 0
-
-
-def _finished(total: int) -> Callable[[RunResult, int], None]:
-    def tell(result: RunResult, done: int) -> None:
-        loss = "diverged" if result.final_loss is None else f"{result.final_loss:.4f} nats per byte"
-        note(f"{result.run}: {loss}, {result.seconds:.0f} s; {done} of {total} runs are done")
-
-    return tell
 
 
 def _print(comparisons: list[Comparison], floor: dict[float, float], limit: float) -> None:

@@ -26,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--json", action="store_true", help="print one JSON object instead of the table")
     add("--steps", type=int, metavar="N", help="optimizer steps of each run (default: what takes about two minutes)")
-    add("--recipe", default="fp8_row", help="how the linear layers are quantised (default: %(default)s)")
+    add("--recipe", default="fp8_row",
+        help="how the linear layers are quantised: a name of `narrowgauge recipes`, or a TOML file"
+        " (default: %(default)s)"
+        )  # fmt: skip
     add("--state", default="log8", help="how AdamW stores its moments (default: %(default)s)")
     add("--init", default="default", choices=("default", "gg"),
         help="gg: initial weights of the linear layers from a generalized Gaussian, in both runs")  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import nn
 from narrowgauge.bench import Machine, describe_machine
 from narrowgauge.commands.measure import optimizer_state_bytes, sample_text, saved_for_backward
 from narrowgauge.commands.output import note
-from narrowgauge.commands.train_run import BETAS, default_device
+from narrowgauge.commands.train_run import BETAS, default_device, on_grid
 from narrowgauge.nn import convert, explain, get_recipe, probe_operands
 from narrowgauge.optim import AdamW
 from narrowgauge.priors import init_
@@ -29,6 +29,7 @@ from narrowgauge.train import (
     WarmupCosine,
     cross_entropy,
 )
+from narrowgauge.train.method import Method
 from narrowgauge.train.optimizers import OptimizerFactory
 
 DEFAULT_STEPS = 300
@@ -127,7 +128,9 @@ def _run_demo(config: DemoConfig) -> DemoResult:
     narrow = convert(_model(config), recipe)
     compressed_adamw(list(narrow.parameters()))
     fp32 = _train("fp32", plain, torch_adamw, corpus, config, device)
-    quantized = _train(recipe.name, narrow, compressed_adamw, corpus, config, device)
+    quantized = _train(
+        recipe.name, narrow, compressed_adamw, corpus, config, device, methods=on_grid(recipe, config.seed)
+    )
     return DemoResult(
         config=config,
         num_parameters=plain.num_parameters(),
@@ -171,6 +174,7 @@ def _train(
     corpus: ByteCorpus,
     config: DemoConfig,
     device: torch.device,
+    methods: Sequence[Method] = (),
 ) -> RunResult:
     history, stream = History(), _stream(corpus, config)
     start = time.perf_counter()
@@ -179,6 +183,7 @@ def _train(
         stream,
         optimizer,
         schedule=WarmupCosine(LR, config.steps, round(WARMUP_SHARE * config.steps)),
+        methods=methods,
         eval_every=-(-config.steps // EVALUATIONS),
         logger=[ConsoleLogger(label), history],
         seed=config.seed,

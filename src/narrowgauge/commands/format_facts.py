@@ -66,7 +66,7 @@ A scheme says how a tensor is stored in a format, in one line: `format[/granular
 | part | accepted | meaning |
 |---|---|---|
 | granularity | `tensor` (default), `row`, `col`, `RxC` | which values share a scale |
-| rule | `amax` (or `real`), `floor`, `ceil`, `rceil`, `even`, `pow2`, `mse` | how their magnitudes become the scale |
+| rule | `amax` (or `real`), `floor`, `ceil`, `rceil`, `even`, `pow2`, `mse`, `sawb` | how they become the scale |
 | rule | `percentile=P`, `static=S` | the same, with a number |
 | option | `+sr` | stochastic rounding, from an explicit seed |
 | option | `+ftz` | subnormal results become zero |

@@ -12,7 +12,8 @@ SUMMARY = "a checkpoint layer by layer: what each format would cost it"
 DESCRIPTION = """\
 Quantise the matrices of a checkpoint under many schemes, the hardest layers first, and tell for each layer which scheme
 loses least and which is cheapest for a given quality. MODEL is a .safetensors file, its …safetensors.index.json, or a
-folder that holds one of the two; values are read one tensor at a time, of large ones whole rows up to --sample.
+folder that holds one of the two; values are read one tensor at a time, of large ones whole rows up to --sample. In a
+file that `narrowgauge.export` wrote, codes are measured as what they decode to.
 
 examples:
   narrowgauge numerics report model.safetensors

@@ -13,11 +13,12 @@ Train a small Llama on bytes of text. Settings come from a TOML file, and flags 
 names of the flags (steps = 1000, seq_len = 256, methods = ["ema:decay=0.99"]).
 
 The run's folder gets config.json, metrics.jsonl (a line a step) and checkpoint/. With --resume, training continues
-at the checkpoint, to the same bits as without the interruption.
+at the checkpoint, to the same bits as without the interruption; settings that are others than before are named.
 
 examples:
   narrowgauge train --steps 200
   narrowgauge train --data my_text/ --model small --recipe mxfp8 --out runs/mine
+  narrowgauge train --recipe mine.toml
   narrowgauge train run.toml --seed 1
   narrowgauge train run.toml --resume
 """
@@ -29,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     texts = {
         "data": "text file, or folder of text files (default: the standard library's sources)",
         "model": "tiny, demo, small or base",
-        "recipe": "how the linear layers are quantised: fp8_row, mxfp8, int8_switchback …, or fp32",
-        "state": "how AdamW stores its moments: coat, fp8, int8, dynamic8, bf16 or fp32",
+        "recipe": "how the linear layers are quantised: a name of `narrowgauge recipes`, or a TOML file with a recipe",
+        "state": "how AdamW stores its moments: log8, log4, coat, fp8, int8, bf16, fp32 …, or a scheme (nf4/1x128)",
         "steps": "optimizer steps in all",
         "batch_size": "windows in a batch",
         "seq_len": "bytes in a window",
@@ -60,9 +61,15 @@ def run(args: argparse.Namespace) -> int:
     flags["methods"] = tuple(args.methods) if args.methods else None
     config = merge(read_toml(args.config) if args.config else {}, flags)
     from narrowgauge.commands.train_run import train
+    from narrowgauge.nn import get_recipe
 
     for name in FIELDS:
         note(f"{name:>13} = {config.folder if name == 'out' else getattr(config, name)}")
+    recipe = get_recipe(config.recipe)
+    if recipe.update is not None:
+        note(f"weights are kept on the grid {recipe.update} by GridWeights")
+    if recipe.advice:
+        note(f"beside its layers, {recipe.name} asks for (nothing but GridWeights is done here): {recipe.advice}")
     metrics = train(config, resume=args.resume)
     if args.json:
         print_json({"config": config, "out": config.folder, "metrics": metrics})

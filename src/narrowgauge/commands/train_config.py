@@ -37,7 +37,9 @@ class TrainConfig:
     @property
     def folder(self) -> Path:
         """Where the run writes."""
-        return Path(self.out) if self.out is not None else Path("runs") / f"{self.model}-{self.recipe}"
+        if self.out is not None:
+            return Path(self.out)
+        return Path("runs") / f"{self.model}-{Path(self.recipe).name.removesuffix('.toml')}"
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from typing import Any
 
 import torch
 
 import narrowgauge.methods  # noqa: F401 - importing it fills the register of methods
+from narrowgauge.commands.output import note
 from narrowgauge.commands.train_config import TrainConfig, parse_method
-from narrowgauge.nn import convert, get_recipe
+from narrowgauge.nn import Recipe, convert, get_recipe
 from narrowgauge.optim import AdamW
 from narrowgauge.strict_json import dumps
 from narrowgauge.train import (
@@ -18,6 +21,7 @@ from narrowgauge.train import (
     JsonlLogger,
     Llama,
     LlamaConfig,
+    OnGrid,
     Trainer,
     WarmupCosine,
     get_method,
@@ -51,6 +55,11 @@ def make_method(text: str) -> Method:
         raise ValueError(f"method: {name} does not take these settings: {settings} ({error})") from error
 
 
+def on_grid(recipe: Recipe, seed: int) -> list[Method]:
+    """What keeps the weights of a recipe without a float master on their grid."""
+    return [] if recipe.update is None else [OnGrid(seed=seed)]
+
+
 def build_trainer(config: TrainConfig) -> Trainer:
     """The trainer of a configuration; ValueError for settings that do not fit together."""
     recipe = get_recipe(config.recipe)
@@ -66,7 +75,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
             groups, lr=config.lr, betas=BETAS, weight_decay=config.weight_decay, state=config.state, seed=config.seed
         ),
         schedule=WarmupCosine(config.lr, config.steps, min(config.warmup, config.steps)),
-        methods=[make_method(text) for text in config.methods],
+        methods=[*on_grid(recipe, config.seed), *(make_method(text) for text in config.methods)],
         eval_every=config.eval_every,
         save_every=config.save_every,
         save_path=config.folder / CHECKPOINT if config.save_every else None,
@@ -74,6 +83,20 @@ def build_trainer(config: TrainConfig) -> Trainer:
         seed=config.seed,
         device=default_device(config.device),
     )
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """What the folder keeps: the configuration, and the recipe in full, because a file may change."""
+    return {**dataclasses.asdict(config), "recipe_settings": get_recipe(config.recipe).to_dict()}
+
+
+def _changes(config: TrainConfig, settings: dict[str, Any]) -> list[str]:
+    """A line for each setting that the run had otherwise before: what follows is another training."""
+    path = config.folder / "config.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    now = json.loads(dumps(settings))
+    return [f"resumed with another {name}: {value}; before: {before[name]}"
+            for name, value in now.items() if name in before and before[name] != value and name != "out"]  # fmt: skip
 
 
 def train(config: TrainConfig, *, resume: bool = False) -> Metrics:
@@ -86,7 +109,10 @@ def train(config: TrainConfig, *, resume: bool = False) -> Metrics:
         raise ValueError(f"resume: {config.folder} holds no checkpoint; leave --resume out to start one")
     trainer = build_trainer(config)
     config.folder.mkdir(parents=True, exist_ok=True)
+    settings = _settings(config)
     if resume:
         trainer.resume(config.folder / CHECKPOINT)
-    (config.folder / "config.json").write_text(dumps(config) + "\n", encoding="utf-8")
+        for line in _changes(config, settings):
+            note(line)
+    (config.folder / "config.json").write_text(dumps(settings) + "\n", encoding="utf-8")
     return trainer.fit(config.steps) or trainer.evaluate()  # nothing was left to do
