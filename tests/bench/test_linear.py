@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from narrowgauge.bench import linear
-from narrowgauge.nn import RECIPES
+from narrowgauge.bench.linear import RECIPES
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,8 @@ examples:
   narrowgauge bench activation --policy int8
   narrowgauge bench optim --state log8 --state coat
   narrowgauge bench optim --quality
+  narrowgauge bench recipes --recipe nvfp4 --recipe mine.toml
+  narrowgauge bench recipe-step --recipe fp8_row
   narrowgauge bench quantize --out bench/results/quantize.json
   narrowgauge bench compile-matrix --target sm_90
 """

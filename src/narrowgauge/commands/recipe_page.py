@@ -23,7 +23,8 @@ Slots that are not named stay in high precision. Two coded operands (at most 8 b
 product with an empty slot. `ng.explain(model)` says which is which, layer by layer.
 
 What is saved for backward: the wgrad copy of X as codes with their scales (one byte per value; X itself where
-`x_wgrad` is empty). Weights are quantised from the parameter, which stays in high precision, forward and backward.
+`x_wgrad` is empty or has no codes). Weights are quantised from the parameter, which stays in high
+precision, forward and backward.
 
 ## Your own
 
