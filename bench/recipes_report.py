@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from statistics import fmean
 from typing import Any
 
@@ -132,9 +133,14 @@ def _why(recipe: Recipe | None, own: Results, sqnr: Mapping[str, float]) -> str:
     return "; ".join(reasons)
 
 
-def _means(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    slots = dict.fromkeys(slot for table in tables for slot in table)
-    return {slot: fmean(table[slot] for table in tables if slot in table) for slot in slots}
+def _means(tables: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+    """By slot the mean over runs. An operand that loses nothing, infinite there and null in a file, is left out."""
+    seen: dict[str, list[float]] = {}
+    for table in tables:
+        for slot, value in table.items():
+            if value is not None and isfinite(value):
+                seen.setdefault(slot, []).append(value)
+    return {slot: fmean(values) for slot, values in seen.items()}
 
 
 def noise_floor(comparisons: Sequence[Comparison]) -> dict[str, float]:

@@ -149,3 +149,10 @@ def test_json_has_everything(text, tmp_path) -> None:
     assert content["comparisons"][2]["bits"]["x_fprop"] == 8
     assert content["runs"][3]["final_loss"] is None
     assert content["runs"][0]["train_curve"] == [[2, 4], [3.0, 2.5]]
+
+
+def test_operands_that_lose_nothing_have_no_ratio() -> None:
+    outside = losses("narrow", 3.0, 6.0, sqnr={"w_fprop": None, "x_fprop": 12.0, "w_dgrad": math.inf})
+    found = named([*FP32, *outside], "narrow")
+    assert found.sqnr_db == {"x_fprop": 12.0}
+    assert "noisiest operand: x_fprop, 12.0 dB" in found.why
