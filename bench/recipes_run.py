@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +21,10 @@ from narrowgauge.bench.training_run import (
     initial_model,
     stream,
 )
-from narrowgauge.nn import GridWeights, Recipe, convert, probe_operands
+from narrowgauge.nn import Recipe, convert, probe_operands
 from narrowgauge.strict_json import dumps
-from narrowgauge.train import ByteCorpus, Logger, cross_entropy
-from narrowgauge.train.method import Method, ParameterGroup
+from narrowgauge.train import ByteCorpus, Logger, OnGrid, cross_entropy
+from narrowgauge.train.method import ParameterGroup
 
 BF16 = "bf16"
 MOVED = "fp32-moved"
@@ -111,31 +110,6 @@ class Bf16Autocast(nn.Module):
         return out
 
 
-class WeightsOnGrid(Method):
-    """Weights that live on the grid of the recipe's `update`, without a master copy (`nn.GridWeights`)."""
-
-    name = "weights-on-grid"
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def attach(self, model: nn.Module) -> None:
-        """Puts the initial weights onto the grid."""
-        self.grid = GridWeights(model, seed=self.seed)
-
-    def post_step(self, model: nn.Module, step: int, old: Mapping[str, Tensor] | None) -> None:
-        """Puts the new weights onto it."""
-        self.grid.round()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The grid's scales and its step."""
-        return self.grid.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes them over."""
-        self.grid.load_state_dict(state)
-
-
 def make_model(run: RecipeRun, settings: RecipeSettings, recipe: Recipe | None) -> nn.Module:
     """The initial model of a run: the same weights for all of a seed, some beside them for the twins of fp32.
 
@@ -169,7 +143,7 @@ def train_run(
         )
 
     model = make_model(run, settings, recipe)
-    methods = [WeightsOnGrid(run.seed)] if recipe is not None and recipe.update is not None else []
+    methods = [OnGrid(seed=run.seed)] if recipe is not None and recipe.update is not None else []
     trainer, outcome = fit(
         model, optimizer, run.seed, settings, corpus, folder, save_every=save_every, methods=methods, logger=logger
     )
