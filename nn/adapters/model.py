@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from narrowgauge.formats import Scheme
 from narrowgauge.nn.adapters.lora import LoRALinear, check_settings, is_adaptable
+from narrowgauge.nn.fast_paths import match_fast_paths
 from narrowgauge.nn.inference import InferenceLinear
-from narrowgauge.nn.inference.replace import close_fused_paths, places_of, put
+from narrowgauge.nn.inference.replace import places_of, put
 from narrowgauge.nn.layer_choice import Pattern, checked_skip, matches
 from narrowgauge.nn.linear import QuantLinear
 from narrowgauge.nn.qat.linear import QATLinear
@@ -55,7 +56,7 @@ def add_lora(
     model.requires_grad_(False)
     for parameter in lora_parameters(model):
         parameter.requires_grad_(True)
-    close_fused_paths(model, LoRALinear)
+    match_fast_paths(model)
     return model
 
 
@@ -70,6 +71,7 @@ def merge_lora(model: nn.Module) -> nn.Module:
         raise ValueError("model: has no LoRALinear below it to merge")
     for layer, places in found:
         put(layer, layer.merged(), places)
+    match_fast_paths(model)
     return model
 
 

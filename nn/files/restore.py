@@ -16,10 +16,10 @@ from narrowgauge.nn.fast_paths import match_fast_paths
 from narrowgauge.nn.files.arguments import check_model, named
 from narrowgauge.nn.files.container import Contents, of_the_file, read
 from narrowgauge.nn.files.data import from_data
-from narrowgauge.nn.files.modules import BUILT_IN, described, is_registered, trained_kind
+from narrowgauge.nn.files.modules import described, is_registered, trained_kind
 from narrowgauge.nn.files.number_formats import know_formats
 from narrowgauge.nn.files.save import joined, own_tensors
-from narrowgauge.nn.inference.replace import close_fused_paths, move_hooks
+from narrowgauge.nn.inference.replace import move_hooks
 from narrowgauge.nn.layer_kinds import KINDS, plain_kind
 from narrowgauge.nn.recipe import Recipe
 from narrowgauge.nn.restorable import REGISTERED
@@ -66,7 +66,6 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
             # What these keep of their buffers in Python is read anew.
             module.load_state_dict({}, strict=False)
     match_fast_paths(model)
-    close_fused_paths(model, BUILT_IN)
     return model
 
 

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from narrowgauge.formats import Scheme
 from narrowgauge.formats.operand import AnyScheme
 from narrowgauge.nn.conversion import REASON
+from narrowgauge.nn.fast_paths import match_fast_paths
 from narrowgauge.nn.inference.embedding import InferenceEmbedding
 from narrowgauge.nn.inference.forms import form_of, has_form
 from narrowgauge.nn.inference.linear import InferenceLinear
-from narrowgauge.nn.inference.replace import close_fused_paths, places_of, put
+from narrowgauge.nn.inference.replace import places_of, put
 from narrowgauge.nn.inference.stored import DTYPES, StoredWeight, checked_scheme, checked_slot
 from narrowgauge.nn.layer_choice import Filter, Pattern, checked_skip, matches
 from narrowgauge.nn.transposed_linear import is_transposed_linear
@@ -79,7 +80,7 @@ def quantize_for_inference(
             layer.__dict__[REASON] = new
         else:
             put(layer, new, places)
-    close_fused_paths(model, StoredWeight)
+    match_fast_paths(model)
     return model
 
 

@@ -27,25 +27,6 @@ def move_hooks(old: nn.Module, new: nn.Module) -> None:
     new._is_full_backward_hook, old._is_full_backward_hook = old._is_full_backward_hook, None
 
 
-def close_fused_paths(model: nn.Module, kinds: type[nn.Module] | tuple[type[nn.Module], ...]) -> None:
-    """Where a layer of a transformer block is one of `kinds`, its block calls it in eval mode, too.
-
-    `nn.TransformerEncoderLayer` would hand the weights of linear1 and linear2 to one fused function, past the layers;
-    see `narrowgauge.nn.fast_paths`.
-    """
-
-    def bypassed(layer: Any) -> bool:
-        is_block = isinstance(layer, nn.TransformerEncoderLayer)
-        return is_block and any(isinstance(linear, kinds) for linear in (layer.linear1, layer.linear2))
-
-    module: Any
-    for module in model.modules():
-        if bypassed(module):
-            module.activation_relu_or_gelu = 0
-        if isinstance(module, nn.TransformerEncoder) and any(map(bypassed, module.layers)):
-            module.use_nested_tensor = False
-
-
 def places_of(model: nn.Module, wanted: Callable[[nn.Module], bool]) -> list[tuple[Any, dict[str, nn.Module]]]:
     """Every wanted module below `model`, once, with the modules that hold it by its names there. What is inside of a
     wanted module is looked at, too."""

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from narrowgauge.formats import IntFormat, parse
+from narrowgauge.nn.fast_paths import match_fast_paths
 from narrowgauge.nn.inference.linear import InferenceLinear
-from narrowgauge.nn.inference.replace import close_fused_paths, places_of, put
+from narrowgauge.nn.inference.replace import places_of, put
 from narrowgauge.nn.qat.config import Part
 from narrowgauge.nn.qat.data import part_data, part_from_data
 from narrowgauge.nn.qat.hadamard import hadamard
@@ -143,7 +144,7 @@ def freeze_qat(model: nn.Module) -> nn.Module:
             raise ValueError(f"{name}: {error}") from None
     for old, names in places_of(model, lambda module: id(module) in frozen):
         put(old, frozen[id(old)], names)
-    close_fused_paths(model, (InferenceLinear, FrozenLinear))
+    match_fast_paths(model)
     return model
 
 

@@ -7,7 +7,8 @@ from collections.abc import Collection
 import torch
 from torch import nn
 
-from narrowgauge.nn.inference.replace import close_fused_paths, places_of, put
+from narrowgauge.nn.fast_paths import match_fast_paths
+from narrowgauge.nn.inference.replace import places_of, put
 from narrowgauge.nn.layer_choice import DTYPES, Filter, Pattern, checked_skip, matches
 from narrowgauge.nn.qat.config import QATConfig
 from narrowgauge.nn.qat.linear import QATLinear
@@ -72,7 +73,7 @@ def prepare_qat(
     for (layer, names), new in zip(chosen, made, strict=True):
         if new is not layer:
             put(layer, new, names)
-    close_fused_paths(model, QATLinear)
+    match_fast_paths(model)
     return model
 
 
@@ -91,6 +92,7 @@ def revert_qat(model: nn.Module) -> nn.Module:
         plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
         plain.weight, plain.bias = layer.weight, layer.bias
         put(layer, plain.train(layer.training), names)
+    match_fast_paths(model)
     return model
 
 

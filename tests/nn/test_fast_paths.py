@@ -99,3 +99,13 @@ def test_codes_keep_the_fused_path_closed_when_something_else_is_converted() -> 
         looked = layer(x)
         layer.train()
         assert torch.allclose(looked, layer(x), atol=1e-5)
+
+
+def test_plain_layers_open_the_fused_path_again() -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+    before = layer.activation_relu_or_gelu
+    for change, back in ((ng.nn.prepare_qat, ng.nn.revert_qat), (ng.nn.add_lora, ng.nn.merge_lora)):
+        change(layer, **({"config": "ste"} if change is ng.nn.prepare_qat else {}))
+        assert layer.activation_relu_or_gelu == 0
+        back(layer)
+        assert layer.activation_relu_or_gelu == before
