@@ -17,7 +17,7 @@ from narrowgauge.bench.recipes import Columns
 from narrowgauge.bench.recipes_run import BF16, CHANCE, RecipeResult, RecipeSettings
 from narrowgauge.bench.training_gaps import Gaps, document, is_further_than_its_error, paired_gaps, root_mean_square
 from narrowgauge.bench.training_run import BASELINE
-from narrowgauge.formats import Scheme
+from narrowgauge.formats.operand import base_scheme
 from narrowgauge.nn import Recipe
 from narrowgauge.nn.maps import parse_map
 from narrowgauge.nn.maps.learned_step import LearnedStep
@@ -66,7 +66,7 @@ def slot_bits(recipe: Recipe | None) -> dict[str, int]:
         if isinstance(made, LearnedStep):
             bits |= {slot: made.bits for slot in recipe.slots if slot.startswith(letter)}
     schemes = {slot: s for slot, s in {**recipe.slots, "update": recipe.update}.items() if s is not None}
-    return bits | {slot: (s if isinstance(s, Scheme) else s.scheme).element.bits for slot, s in schemes.items()}
+    return bits | {slot: base_scheme(s).element.bits for slot, s in schemes.items()}
 
 
 def limit_of(name: str, bits: Mapping[str, int]) -> float | None:

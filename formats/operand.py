@@ -89,6 +89,16 @@ def unscaled(scheme: Scheme) -> Scheme:
     return replace(scheme, rule=ScaleRule.STATIC, value=1.0)
 
 
+def base_scheme(spec: AnyScheme) -> Scheme:
+    """The scheme of the quantised values."""
+    return spec if isinstance(spec, Scheme) else spec.scheme
+
+
+def draws_anew(spec: AnyScheme) -> bool:
+    """Whether equal calls may differ."""
+    return spec.stochastic if isinstance(spec, Scheme) else spec.random
+
+
 _PARSED: dict[str, AnyScheme] = {}
 
 

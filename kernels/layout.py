@@ -12,6 +12,9 @@ from narrowgauge.formats import BlockFormat, FloatFormat, Format, IntFormat, RF8
 from narrowgauge.formats.rf8 import mantissa_thresholds
 from narrowgauge.kernels.tables import search_table, table_blob
 
+CODE_BITS = 8
+"""Widest codes that the kernels serve."""
+
 RF8_THRESHOLDS = mantissa_thresholds(23)
 
 
@@ -55,8 +58,8 @@ class Layout(NamedTuple):
 def layout_of(fmt: Format, flush: bool = False) -> Layout:
     """The layout of `fmt`; flush: of encoding that flushes subnormal results to zero. ValueError, saying why, for more
     than 8 bits, values that float32 does not hold, and rounding rules that do not ascend."""
-    if fmt.bits > 8:
-        raise ValueError(f"format: kernels serve codes of at most 8 bits, {fmt.name} has {fmt.bits}")
+    if fmt.bits > CODE_BITS:
+        raise ValueError(f"format: kernels serve codes of at most {CODE_BITS} bits, {fmt.name} has {fmt.bits}")
     nan = -1 if fmt.nan_code is None else fmt.nan_code
     # Exact types: a subclass may round by a rule of its own.
     if type(fmt) is FloatFormat and _is_plain_float(fmt):

@@ -25,12 +25,11 @@ from narrowgauge.kernels._round_torch import Rounder, grid_of, rounder
 from narrowgauge.kernels._scales_torch import block_scales, inverse, pair_codes, scales
 from narrowgauge.kernels._tables_torch import decode
 from narrowgauge.kernels.dequantize import factors_of
+from narrowgauge.kernels.layout import CODE_BITS
 from narrowgauge.kernels.op import LIBRARY
 from narrowgauge.kernels.tensor import canonical, dequantize_raw, quantize_raw
 from narrowgauge.kernels.tiles import as_matrix, empty_codes, group_amax, multiply_tiles, tile_counts
 
-CODE_BITS = 8
-"""Widest elements that `quantize` serves."""
 WIDEST = 16
 """Widest elements served here, but for tf32 and other minifloats of at most so many mantissa bits."""
 

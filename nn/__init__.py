@@ -3,6 +3,7 @@ compressed activations, files; the functions that convert, explain and revert a 
 
 from __future__ import annotations
 
+from narrowgauge.formats.slots import GEMMS, SLOTS
 from narrowgauge.nn.activations import (
     GELU,
     POLICIES,
@@ -45,7 +46,6 @@ from narrowgauge.nn.ramping import QRamping
 from narrowgauge.nn.range_norm import RangeBatchNorm
 from narrowgauge.nn.recipe import Recipe, get_recipe, load_recipe, recipe
 from narrowgauge.nn.recipes import RECIPES
-from narrowgauge.nn.slots import GEMMS, SLOTS
 from narrowgauge.nn.smooth_swiglu import SmoothSwiGLU, smoothed
 from narrowgauge.nn.transposed_linear import QuantTransposedLinear
 

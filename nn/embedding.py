@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from narrowgauge.formats import Scheme
-from narrowgauge.formats.operand import AnyScheme
+from narrowgauge.formats.operand import AnyScheme, draws_anew
 from narrowgauge.formats.stages import Draw
 from narrowgauge.nn.layer import mapped_weight
 from narrowgauge.nn.maps import parse_map
@@ -125,7 +125,7 @@ def _is_by_row(slot: AnyScheme | None) -> bool:
 
 
 def _check(slot: AnyScheme, name: str) -> None:
-    if slot.stochastic if isinstance(slot, Scheme) else slot.random:
+    if draws_anew(slot):
         raise ValueError(f"recipe: w_fprop={slot} of {name!r} draws at random, which a table cannot")
     if not isinstance(slot, Scheme) and slot.scaling is not None:
         raise ValueError(f"recipe: w_fprop={slot} of {name!r} has a stateful scale, which a table has not")

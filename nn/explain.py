@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from narrowgauge.formats import Scheme
-from narrowgauge.formats.operand import AnyScheme
+from narrowgauge.formats.operand import AnyScheme, base_scheme
+from narrowgauge.formats.slots import GEMMS
 from narrowgauge.kernels._gemm_plan import INTERPRETER, operand_type, scale_columns, target_of
 from narrowgauge.kernels.layout import layout_of
 from narrowgauge.nn.conversion import REASON
@@ -23,7 +24,6 @@ from narrowgauge.nn.operand import code_text, is_coded, multiplies
 from narrowgauge.nn.qat import QATLinear
 from narrowgauge.nn.recipe import Recipe
 from narrowgauge.nn.saved_bytes import bytes_as_codes, saved_per_token
-from narrowgauge.nn.slots import GEMMS
 
 HIGH_PRECISION = "high precision"
 IN_PROJECTION = "nn.MultiheadAttention multiplies by this parameter itself"
@@ -182,7 +182,7 @@ def _layer_row(place: Place, kind: LayerKind) -> LayerRow:
         "",
         kind.layer,
         held,
-        None if scheme is None else bytes_as_codes(shape, _base(scheme)),
+        None if scheme is None else bytes_as_codes(shape, base_scheme(scheme)),
         _saved(layer, kind, None),
         _saved(layer, kind, recipe),
     )
@@ -235,17 +235,12 @@ def _gemm_row(layer: Any, recipe: Recipe, gemm: str) -> GemmRow:
         return GemmRow(HIGH_PRECISION, f"{layer.weight.dtype} matmul".removeprefix("torch."))
     if a is None or b is None or not _is_scaled_gemm(a, b):
         return GemmRow(operands, "emulated: dequantised, then a high-precision matmul")
-    return GemmRow(operands, _how(layer.weight.device, _base(a), _base(b)))
+    return GemmRow(operands, _how(layer.weight.device, base_scheme(a), base_scheme(b)))
 
 
 def _is_scaled_gemm(a: AnyScheme, b: AnyScheme) -> bool:
     """Whether the codes of both are multiplied as they are."""
     return is_coded(a) and is_coded(b) and multiplies(code_text(a, False), code_text(b, False))
-
-
-def _base(spec: AnyScheme) -> Scheme:
-    """The scheme of an operand's codes."""
-    return spec if isinstance(spec, Scheme) else spec.scheme
 
 
 def _how(device: torch.device, a: Scheme, b: Scheme) -> str:

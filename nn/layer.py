@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from narrowgauge.formats.slots import SLOTS
 from narrowgauge.formats.stages import Draw
 from narrowgauge.nn.calls import PLAIN, STREAMS_PER_CALL, LayerCalls, in_backward, slot_draw
 from narrowgauge.nn.maps import Map, parse_map
 from narrowgauge.nn.matmul import AnyCall, QuantizedMatmul, Rules, product_without_gradient
 from narrowgauge.nn.recipe import Recipe
 from narrowgauge.nn.scaling import ScaleState
-from narrowgauge.nn.slots import SLOTS
 from narrowgauge.nn.traced_calls import traced_call
 
 __all__ = ["in_backward", "install_recipe", "mapped_weight", "quantized_linear", "upcoming"]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from narrowgauge.formats.stages import Draw
 from narrowgauge.nn.layer import install_recipe, mapped_weight, quantized_linear, upcoming
+from narrowgauge.nn.layer_input import check_features, in_autocast_dtype
 from narrowgauge.nn.recipe import Recipe, get_recipe
 
 
@@ -57,13 +58,8 @@ class QuantLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Raises ValueError if the last axis is not `in_features`, TypeError for non-floating inputs."""
-        if input.shape[-1] != self.in_features:
-            raise ValueError(f"input: expected last axis {self.in_features}, got shape {tuple(input.shape)}")
-        if not input.is_floating_point():
-            raise TypeError(f"input: expected a floating dtype, got {input.dtype}")
-        kind = input.device.type
-        if torch.is_autocast_enabled(kind):
-            input = input.to(torch.get_autocast_dtype(kind))
+        check_features(input, self.in_features)
+        input = in_autocast_dtype(input)
         if not self._quantized:
             return nn.functional.linear(input, self.weight, self.bias)
         y = quantized_linear(self, input.reshape(-1, self.in_features), self.weight, self.bias)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from narrowgauge.formats.slots import SLOTS
 from narrowgauge.nn.calls import Call
 from narrowgauge.nn.operand import Operand, dequantized, has_codes
 from narrowgauge.nn.saving import saved_are_compressed
 from narrowgauge.nn.scaling import ScaleState
-from narrowgauge.nn.slots import SLOTS
 from narrowgauge.nn.traced_calls import TracedCall
 
 AnyCall = Call | TracedCall

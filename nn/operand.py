@@ -13,19 +13,16 @@ import torch
 from torch import Tensor
 
 from narrowgauge.formats import Scheme, parse
-from narrowgauge.formats.operand import AnyScheme, OperandScheme, parse_operand, unscaled
+from narrowgauge.formats.operand import AnyScheme, OperandScheme, base_scheme, parse_operand, unscaled
 from narrowgauge.formats.stages import Draw
 from narrowgauge.kernels.dequantize import block_factors
 from narrowgauge.kernels.gemm import GEMM
-from narrowgauge.kernels.layout import layout_of
+from narrowgauge.kernels.layout import CODE_BITS, layout_of
 from narrowgauge.kernels.tensor import dequantize_raw, quantize_raw
 from narrowgauge.kernels.wide import round_values
 from narrowgauge.nn.accumulate import accumulate
 from narrowgauge.nn.stages import STAGES
 from narrowgauge.nn.stages.rotation import rotated_back, sign_vector
-
-CODED_BITS = 8
-"""Widest codes that the kernels serve."""
 
 
 class Operand(NamedTuple):
@@ -41,8 +38,7 @@ class Operand(NamedTuple):
 
 def is_coded(spec: AnyScheme) -> bool:
     """Whether operands of the slot are codes for the scaled GEMM."""
-    scheme = spec if isinstance(spec, Scheme) else spec.scheme
-    return scheme.element.bits <= CODED_BITS and (isinstance(spec, Scheme) or spec.coded)
+    return base_scheme(spec).element.bits <= CODE_BITS and (isinstance(spec, Scheme) or spec.coded)
 
 
 def has_codes(text: str | None) -> bool:
@@ -57,9 +53,8 @@ _INTEGERS: dict[str, bool] = {}
 def are_integers(text: str) -> bool:
     """Whether the codes of a scheme are integers for the kernels. Plans ask for all of theirs, before tracing."""
     if text not in _INTEGERS:
-        spec = parse_operand(text)
-        scheme = spec if isinstance(spec, Scheme) else spec.scheme
-        _INTEGERS[text] = scheme.element.bits <= CODED_BITS and layout_of(scheme.element).kind == "int"
+        element = base_scheme(parse_operand(text)).element
+        _INTEGERS[text] = element.bits <= CODE_BITS and layout_of(element).kind == "int"
     return _INTEGERS[text]
 
 
@@ -100,7 +95,7 @@ def make_operand(x: Tensor, text: str | None, draw: Draw, scale: Tensor | None =
 
 def _quantized(u: Tensor, spec: OperandScheme, draw: Draw, scale: Tensor | None) -> Operand:
     """u under the scheme, or under the scale that was given: codes of u · (1 / scale)."""
-    text, coded = code_text(spec, scale is not None), spec.scheme.element.bits <= CODED_BITS
+    text, coded = code_text(spec, scale is not None), spec.scheme.element.bits <= CODE_BITS
     y = u if scale is None else u.float() * torch.reciprocal(scale)
     if not coded:
         values = round_values(y, text, draw.seed, draw.offset)

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from narrowgauge.formats.slots import SLOTS
 from narrowgauge.formats.stages import Draw
 from narrowgauge.nn.linear import QuantLinear
 from narrowgauge.nn.operand import make_operand, restored
-from narrowgauge.nn.slots import SLOTS
 from narrowgauge.numerics.metrics import sqnr_db
 
 

@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from narrowgauge.formats import Scheme, parse
-from narrowgauge.formats.operand import AnyScheme, OperandScheme, parse_operand
+from narrowgauge.formats.operand import AnyScheme, OperandScheme, base_scheme, draws_anew, parse_operand
+from narrowgauge.formats.slots import GEMMS, OUTPUTS, SLOTS
 from narrowgauge.nn.accumulate import parse_accumulator
 from narrowgauge.nn.maps import parse_map
 from narrowgauge.nn.matmul import Plan
 from narrowgauge.nn.operand import are_integers, code_text
-from narrowgauge.nn.slots import GEMMS, OUTPUTS, SLOTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ class Recipe:
     def stochastic(self) -> bool:
         """Whether anything is drawn anew in every call."""
         schemes = [scheme for scheme in (*self.slots.values(), *self.outputs.values()) if scheme is not None]
-        drawn = any(s.stochastic if isinstance(s, Scheme) else s.random for s in schemes)
+        drawn = any(draws_anew(scheme) for scheme in schemes)
         return drawn or self.sample is not None or (self.accumulate is not None and "+sr" in self.accumulate)
 
     @property
@@ -141,7 +141,7 @@ class Recipe:
     def bits(self) -> int:
         """Bits of the widest quantised operand; 32 where no slot is quantised."""
         schemes = [scheme for scheme in self.slots.values() if scheme is not None]
-        return max((_plain(scheme).element.bits for scheme in schemes), default=32)
+        return max((base_scheme(scheme).element.bits for scheme in schemes), default=32)
 
     @property
     def accumulate_roundoff(self) -> float | None:
@@ -162,10 +162,6 @@ class Recipe:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _plain(scheme: AnyScheme) -> Scheme:
-    return scheme if isinstance(scheme, Scheme) else scheme.scheme
 
 
 def _rotation(scheme: AnyScheme | None) -> object:

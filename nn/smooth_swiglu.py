@@ -15,8 +15,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from narrowgauge.formats import Scheme
-from narrowgauge.formats.operand import AnyScheme, OperandScheme
+from narrowgauge.formats.operand import AnyScheme, OperandScheme, base_scheme
 from narrowgauge.formats.scaling import ScaleRule, scale_from_amax
 from narrowgauge.formats.stages import Smooth
 from narrowgauge.nn.layer import install_recipe
@@ -41,7 +40,7 @@ def smoothed(recipe: str | Recipe) -> Recipe:
 def _smoothed(slot: str, spec: AnyScheme | None, stage: Smooth) -> OperandScheme | None:
     if spec is None:
         return None
-    scheme = spec if isinstance(spec, Scheme) else spec.scheme
+    scheme = base_scheme(spec)
     if scheme.tile != (None, None) or (isinstance(spec, OperandScheme) and spec.stages):
         raise ValueError(f"recipe: Smooth-SwiGLU goes with one scale per tensor and no other stage, got {slot}={spec}")
     scale = float(scale_from_amax(1.0, scheme.element, ScaleRule.POW2))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from narrowgauge.formats import Scheme
 from narrowgauge.formats.hadamard import check_block
-from narrowgauge.formats.operand import AnyScheme, OperandScheme
+from narrowgauge.formats.operand import AnyScheme, OperandScheme, draws_anew
 from narrowgauge.formats.stages import Draw
 from narrowgauge.nn.inference.coded import How, coded_linear
 from narrowgauge.nn.inference.parts import check_values
@@ -264,5 +264,5 @@ def _check_input(input: AnyScheme, zero_point: bool) -> None:
     """ValueError unless the slot of the inputs can stand beside a frozen weight."""
     if zero_point:
         raise ValueError(f"zero_point: goes with a weight-only layer, got input={input} as well")
-    if input.stochastic if isinstance(input, Scheme) else input.random:
+    if draws_anew(input):
         raise ValueError(f"input: got {input}, accepted: what rounds to nearest and draws nothing")

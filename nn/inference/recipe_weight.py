@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from narrowgauge.formats import Scheme, parse
-from narrowgauge.formats.operand import OperandScheme
+from narrowgauge.formats.operand import OperandScheme, draws_anew
 from narrowgauge.formats.stages import Draw
 from narrowgauge.nn.inference.coded import How
 from narrowgauge.nn.inference.parts import check_values
@@ -88,7 +88,7 @@ def _check(recipe: Recipe) -> None:
         raise ValueError(f"layer: recipe {recipe.name!r} maps its input by {recipe.input_map!r}, which is not kept")
     for slot in ("x_fprop", "w_fprop", "out_fprop"):
         spec = getattr(recipe, slot)
-        if spec is not None and (spec.stochastic if isinstance(spec, Scheme) else spec.random):
+        if spec is not None and draws_anew(spec):
             raise ValueError(f"layer: {slot}={spec} of recipe {recipe.name!r} draws anew in every forward pass")
     if recipe.accumulate is not None and "+sr" in recipe.accumulate:
         raise ValueError(f"layer: accumulator {recipe.accumulate!r} of recipe {recipe.name!r} rounds at random")

@@ -9,10 +9,9 @@ from narrowgauge.formats import Scheme
 from narrowgauge.formats.operand import parse_operand
 from narrowgauge.kernels._scales_torch import inverse
 from narrowgauge.kernels.dequantize import block_factors
+from narrowgauge.kernels.layout import CODE_BITS
 from narrowgauge.kernels.tensor import quantize_raw
 from narrowgauge.kernels.tiles import multiply_tiles
-
-CODE_BITS = 8
 
 
 def weight_scheme(text: str | None, map_name: str) -> Scheme:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from narrowgauge.formats import Scheme, parse
-from narrowgauge.formats.operand import OperandScheme
+from narrowgauge.formats.operand import OperandScheme, draws_anew
+from narrowgauge.formats.slots import GEMMS
 from narrowgauge.numerics._arrays import FloatArray, as_float64, place
 from narrowgauge.numerics.check_report import CheckReport, Failure
 from narrowgauge.numerics.gemms.operands import PLAIN_DTYPES
@@ -34,15 +35,7 @@ from narrowgauge.numerics.modules.run import (
     run,
     state_bytes,
 )
-from narrowgauge.numerics.modules.slots import (
-    GEMMS,
-    Slots,
-    Upcoming,
-    draws_anew,
-    operands,
-    resolve_slots,
-    slot_operand,
-)
+from narrowgauge.numerics.modules.slots import Slots, Upcoming, operands, resolve_slots, slot_operand
 from narrowgauge.numerics.modules.unbiased import check_unbiased
 from narrowgauge.numerics.statistics import accumulation_bound
 

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from narrowgauge.formats import BlockFormat, Scheme, quantize_reference
 from narrowgauge.formats.operand import OperandScheme
+from narrowgauge.formats.slots import GEMMS
 from narrowgauge.formats.stages import Draw
 from narrowgauge.numerics._arrays import FloatArray
 from narrowgauge.numerics.gemms.operands import coded_operand
 from narrowgauge.numerics.modules.reference import GemmReference
-from narrowgauge.numerics.modules.slots import GEMMS, SlotOperand, Slots, Upcoming, slot_operand, to_nearest
+from narrowgauge.numerics.modules.slots import SlotOperand, Slots, Upcoming, slot_operand, to_nearest
 
 OUT_OF_BOUND = "out of bound"
 

@@ -31,13 +31,11 @@ from narrowgauge.formats.operand import (
 from narrowgauge.formats.quantizer import as_matrix, rescaled
 from narrowgauge.formats.rounding import Subnormals
 from narrowgauge.formats.scaling import inverse_scale
+from narrowgauge.formats.slots import GEMMS, SLOTS
 from narrowgauge.formats.stages import Draw
 from narrowgauge.formats.tiles import spread
 from narrowgauge.numerics._arrays import FloatArray
 from narrowgauge.numerics.gemms.operands import scale_factors
-
-GEMMS = {"fprop": ("x_fprop", "w_fprop"), "dgrad": ("g_dgrad", "w_dgrad"), "wgrad": ("g_wgrad", "x_wgrad")}
-SLOTS = tuple(slot for pair in GEMMS.values() for slot in pair)
 
 FLOAT32_ROUNDOFF = 2.0**-24
 
@@ -165,11 +163,6 @@ def _scheme_operand(x: NDArray[np.floating], scheme: Scheme) -> SlotOperand:
 def stochastic_slots(gemm: str, slots: Slots) -> dict[str, AnyScheme]:
     """The operands of a product that are rounded stochastically, and their schemes."""
     return {slot: spec for slot in GEMMS[gemm] if (spec := slots[slot]) is not None and spec.stochastic}
-
-
-def draws_anew(spec: AnyScheme) -> bool:
-    """Whether equal calls may differ."""
-    return spec.stochastic if isinstance(spec, Scheme) else spec.random
 
 
 def to_nearest(spec: AnyScheme) -> AnyScheme:

@@ -11,18 +11,12 @@ from numpy.typing import NDArray
 
 from narrowgauge.formats import Scheme
 from narrowgauge.formats.operand import AnyScheme, OperandScheme
+from narrowgauge.formats.slots import GEMMS
 from narrowgauge.numerics._arrays import FloatArray, place
 from narrowgauge.numerics.check_report import Failure
 from narrowgauge.numerics.modules.reference import GemmReference, gemm_reference, projected_variance
 from narrowgauge.numerics.modules.run import ModuleCase, parameters, run
-from narrowgauge.numerics.modules.slots import (
-    GEMMS,
-    Slots,
-    operands,
-    slot_operand,
-    stochastic_slots,
-    to_nearest,
-)
+from narrowgauge.numerics.modules.slots import Slots, operands, slot_operand, stochastic_slots, to_nearest
 from narrowgauge.numerics.statistics import Z_LIMIT, z_limit, z_scores
 
 TOKENS = 33

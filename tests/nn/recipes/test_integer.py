@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from narrowgauge.formats.operand import operand_reference
+from narrowgauge.formats.slots import GEMMS
 from narrowgauge.formats.stages import Draw
 from narrowgauge.nn import RECIPES, QuantLinear, recipe
 from narrowgauge.nn.grid_weights import GridWeights
 from narrowgauge.nn.operand import dequantized, make_operand
 from narrowgauge.nn.recipes import integer
 from narrowgauge.nn.recipes.integer import statquant
-from narrowgauge.nn.slots import GEMMS
 from narrowgauge.numerics import check_module, sqnr_db
 
 NAMES = [r.name for r in integer.RECIPES]
