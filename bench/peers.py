@@ -164,10 +164,16 @@ PEERS: dict[str, MakePeer] = {
 }
 
 
+CPU_ALONE = ("ml_dtypes", "gfloat", "pychop", "qtorch")
+
+
 def find_peers(x: Tensor, spec: Scheme) -> tuple[dict[str, Peer], dict[str, str]]:
     """The peers that can serve, and for every other one the reason why not."""
     found, reasons = {}, {}
     for name, make in PEERS.items():
+        if name in CPU_ALONE and x.device.type != "cpu":
+            reasons[name] = "runs on the CPU alone"
+            continue
         try:
             found[name] = make(x, spec)
         except ValueError as reason:

@@ -27,7 +27,10 @@ class Row:
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """Rows of one run of a suite; `skipped`: competitor → why it is not among them."""
+    """Rows of one run of a suite; `skipped`: competitor → why it is not among them.
+
+    ceilings: roofs that were measured in the same run, by name (unit in the name), as in `narrowgauge.bench.roofline`.
+    """
 
     suite: str
     settings: Mapping[str, Any]
@@ -35,6 +38,7 @@ class SuiteResult:
     rows: Sequence[Row]
     skipped: Mapping[str, str] = field(default_factory=dict)
     machine: Machine = field(default_factory=describe_machine)
+    ceilings: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; numbers that are not finite become None."""

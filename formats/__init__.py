@@ -51,6 +51,7 @@ from narrowgauge.formats.posit import PositFormat, posit
 from narrowgauge.formats.quantizer import Quantized, quantize_reference, round_to_odd_float32
 from narrowgauge.formats.registry import families, get, names, register, register_family
 from narrowgauge.formats.rf8 import RF8Format, rf8
+from narrowgauge.formats.rf8_readings import RF8Reading, RF8Rule, rf8_reading
 from narrowgauge.formats.rounding import NanPolicy, Overflow, Rounding, Subnormals
 from narrowgauge.formats.s2fp8 import S2FP8Quantized, quantize_s2fp8
 from narrowgauge.formats.scaling import ScaleRule, scale_from_amax
@@ -76,6 +77,8 @@ __all__ = [
     "PositFormat",
     "Quantized",
     "RF8Format",
+    "RF8Reading",
+    "RF8Rule",
     "Rounding",
     "S2FP8Quantized",
     "ScaleRule",
@@ -111,6 +114,7 @@ __all__ = [
     "register",
     "register_family",
     "rf8",
+    "rf8_reading",
     "round_to_odd_float32",
     "scale_from_amax",
     "takum",

@@ -127,10 +127,10 @@ def encode_rf8(y, random, F: tl.constexpr, STOCHASTIC: tl.constexpr):
         tiny_frac = (tl.minimum(a, SMALLEST) * (2.0 ** (26 + F.bias))).to(tl.int32) // 3
         code = tl.where(a < SMALLEST, (tiny_frac + random) >> RANDOM_WIDTH, code)
     else:
-        level = (field >= RF8_FIELD_0).to(tl.int32) + (field >= RF8_FIELD_1) + (field >= RF8_FIELD_2)
-        level += (field >= RF8_FIELD_3).to(tl.int32) + (field >= RF8_FIELD_4)
-        level += (field >= RF8_FIELD_5).to(tl.int32) + (field >= RF8_FIELD_6)
-        code = row * 8 + 4 + level + (level >= 4).to(tl.int32)
+        # By sign bits: sums of comparisons take the compiler through memory.
+        code = row * 8 + 11 + ((field - RF8_FIELD_0) >> 31) + ((field - RF8_FIELD_1) >> 31)
+        code += ((field - RF8_FIELD_2) >> 31) + 2 * ((field - RF8_FIELD_3) >> 31) + ((field - RF8_FIELD_4) >> 31)
+        code += ((field - RF8_FIELD_5) >> 31) + ((field - RF8_FIELD_6) >> 31) + 1
         code = tl.where(code < 1, (a >= 0.375 * 2.0 ** (-F.bias)).to(tl.int32), code)
     return code | tl.where((bits_of(y) < 0) & (code != 0), 0x80, 0)
 
@@ -174,8 +174,9 @@ def encode_table(y, random, table_ptr, F: tl.constexpr, STOCHASTIC: tl.constexpr
             zero = tl.load(table_ptr + AT_LEVELS + rank) == 0
             code = tl.where(negative & zero, F.zero_code, tl.load(table_ptr + AT_LEVEL_CODES + rank))
         else:
-            frac = (x - below) / step
-            moves = ((tl.floor(frac * ONE_RANDOM).to(tl.int32) + random) >> RANDOM_WIDTH) != 0
+            # The quotient of a value just below its upper level may be rounded to 1.
+            frac = tl.minimum(tl.floor((x - below) / step * ONE_RANDOM).to(tl.int32), ONE_RANDOM - 1)
+            moves = ((frac + random) >> RANDOM_WIDTH) != 0
             code = tl.load(table_ptr + AT_LEVEL_CODES + tl.where(moves, high, low))
     else:
         code = tl.load(table_ptr + AT_CODES + search(table_ptr + AT_THRESHOLDS, ordered(bits_of(y)), F.steps))

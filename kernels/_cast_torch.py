@@ -7,6 +7,7 @@ made on a CPU block by block, in fewer passes (`kernels/_philox_numpy.py`, `_sto
 from __future__ import annotations
 
 import sys
+from math import prod
 
 import numpy as np
 import torch
@@ -23,18 +24,33 @@ from narrowgauge.kernels.layout import RF8_THRESHOLDS, Layout
 _MASK32 = 0xFFFFFFFF
 
 
-def rounding_bits(shape: torch.Size | tuple[int, ...], seed: int, offset: int, device: torch.device) -> Tensor:
-    """RANDOM_BITS random bits per element (int32) of a row-major tensor of this shape; see formats/philox.py."""
-    count = 1
-    for size in shape:
-        count *= size
-    blocks = (count + 3) // 4
-    if device.type == "cpu" and not torch.compiler.is_compiling() and sys.byteorder == "little":
-        words = torch.empty((blocks, 2), dtype=torch.int64)
-        if _is_eager(words):
-            fill_rounding_bits(words.numpy().view(np.uint64), seed, offset)
-            return words.view(torch.int32).view(-1)[:count].view(shape)
-    return _words(blocks, seed, offset, device)[:count].reshape(shape)
+def rounding_bits(
+    shape: torch.Size | tuple[int, ...],
+    seed: int,
+    offset: int,
+    device: torch.device,
+    start: int = 0,
+    memory: Tensor | None = None,
+) -> Tensor:
+    """RANDOM_BITS random bits per element (int32) of a row-major tensor of this shape; see formats/philox.py. start:
+    place of the first element in the stream. memory: int64 [n / 4 + 2, 2] for n elements, which a CPU may draw in."""
+    count = prod(shape)
+    first, skipped = divmod(start, 4)
+    size = (skipped + count + 3) // 4
+    if torch.compiler.is_compiling():
+        # One loop over the elements, which fuses with what takes the bits: drawing every block four times costs less
+        # than writing the words to memory.
+        index = torch.arange(start, start + count, device=device).view(shape)
+        c0, c1, c2, c3 = _words(index >> 2, seed, offset, first + size > _MASK32)
+        odd = (index & 1) != 0
+        return _upper(torch.where((index & 2) != 0, torch.where(odd, c3, c2), torch.where(odd, c1, c0)))
+    if device.type == "cpu" and sys.byteorder == "little":
+        memory = torch.empty((size, 2), dtype=torch.int64) if memory is None else memory[:size]
+        if _is_eager(memory):
+            fill_rounding_bits(memory.numpy().view(np.uint64), seed, offset, first, torch.get_num_threads())
+            return memory.view(torch.int32).view(-1)[skipped : skipped + count].view(shape)
+    words = _words(torch.arange(first, first + size, device=device), seed, offset, first + size > _MASK32)
+    return _upper(torch.stack(words, dim=-1).reshape(-1)[skipped : skipped + count].reshape(shape))
 
 
 def _is_eager(x: Tensor) -> bool:
@@ -42,21 +58,26 @@ def _is_eager(x: Tensor) -> bool:
     return type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def _words(count: int, seed: int, offset: int, device: torch.device) -> Tensor:
-    """The upper RANDOM_BITS (int32) of the words of blocks 0 to count - 1, flat."""
-    blocks = torch.arange(count, device=device)
-    c0, c1 = blocks & _MASK32, blocks >> 32
-    c2 = torch.full_like(blocks, offset & _MASK32)
-    c3 = torch.full_like(blocks, (offset >> 32) & _MASK32)
+def _words(blocks: Tensor, seed: int, offset: int, far: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The four words of each of these blocks, in the lower halves of int64. far: whether blocks pass 2^32."""
+    # 32 x 32 bit products wrap in int64, but their bits are right: the masks take the halves.
     key0, key1 = seed & _MASK32, (seed >> 32) & _MASK32
+    low, high = (blocks & _MASK32, blocks >> 32) if far else (blocks, 0)
+    # c0 and c2 are words; c1 and c3 have them in their lower halves.
+    c0, c2 = low, blocks.new_full((), offset & _MASK32)
+    c1: Tensor | int = high
+    c3: Tensor | int = (offset >> 32) & _MASK32
     for _ in range(ROUNDS):
-        # 32 x 32 bit products wrap in int64, but their bits are right: the masks take the halves.
         p0, p1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
-        c0, c1 = ((p1 >> 32) & _MASK32) ^ c1 ^ key0, p1 & _MASK32
-        c2, c3 = ((p0 >> 32) & _MASK32) ^ c3 ^ key1, p0 & _MASK32
+        c0, c2 = ((p1 >> 32) ^ c1 ^ key0) & _MASK32, ((p0 >> 32) ^ c3 ^ key1) & _MASK32
+        c1, c3 = p1, p0
         key0, key1 = (key0 + WEYL[0]) & _MASK32, (key1 + WEYL[1]) & _MASK32
-    words = torch.stack((c0, c1, c2, c3), dim=-1).reshape(-1)
-    return (words >> (32 - RANDOM_BITS)).to(torch.int32)
+    return c0, p1, c2, p0
+
+
+def _upper(words: Tensor) -> Tensor:
+    """The upper RANDOM_BITS of 32-bit words in the lower halves of int64."""
+    return ((words >> (32 - RANDOM_BITS)) & ((1 << RANDOM_BITS) - 1)).to(torch.int32)
 
 
 def round_magnitude(s: Tensor, random: Tensor | None) -> Tensor:

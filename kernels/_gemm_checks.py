@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from narrowgauge.formats import BlockFormat, Format, Scheme, parse
+from narrowgauge.kernels._gemm_activation import check_activation
 from narrowgauge.kernels._gemm_plan import scale_columns
 from narrowgauge.kernels.layout import layout_of, scale_dtype
 from narrowgauge.kernels.tiles import tile_counts
@@ -90,10 +91,11 @@ def _check_operand(name: str, codes: Tensor, scale: Tensor, spec: Scheme) -> Non
 
 def check(
     a: Tensor, a_scale: Tensor, b: Tensor, b_scale: Tensor, a_scheme: str, b_scheme: str, bias: Tensor | None,
-    out_dtype: torch.dtype,
+    out_dtype: torch.dtype, activation: str = "none",
 ) -> tuple[Scheme, Scheme]:  # fmt: skip
     """The two schemes. TypeError or ValueError, naming the argument, for a call that the contract excludes."""
     spec_a, spec_b = parse(a_scheme), parse(b_scheme)
+    check_activation(activation)
     _check_pair(spec_a, spec_b)
     _check_operand("a", a, a_scale, spec_a)
     _check_operand("b", b, b_scale, spec_b)

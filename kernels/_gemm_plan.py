@@ -1,4 +1,5 @@
-"""How a scaled GEMM runs on a target: what its tensor cores are fed with, and the tile. Pure functions.
+"""How a scaled GEMM computes on a target: what its tensor cores are fed with, how long a partial sum may be. Pure
+functions; `kernels/_gemm_config.py` chooses tiles.
 
 Four kinds of operands (`Plan.operand`):
   fp8         the codes are the target's own fp8 type and go to the tensor core as they are
@@ -7,16 +8,16 @@ Four kinds of operands (`Plan.operand`):
   fp32        the same for values that neither holds (most codebooks): on CUDA as three bfloat16 each, in six products
               (bf16x6, products good to 2^-22), on CDNA by its float32 instructions
 
-Hopper's fp8 tensor cores add with about 14 significant bits (DeepSeek-V3, arXiv 2412.19437 §3.3.2), so no sum there is
-longer than PROMOTE_EVERY products before it is added in float32: `max_num_imprecise_acc` sees to it with epilogue
-scales, the K-block itself otherwise. Ada and consumer Blackwell add alike, but Triton has no such promotion for them:
-they decode to fp16.
+Hopper's fp8 tensor cores add with about 14 significant bits (DeepSeek-V3, arXiv 2412.19437 §3.3.2), and Ada's and
+consumer Blackwell's are taken to do the same, so no sum there is longer than PROMOTE_EVERY products before it is added
+in float32: with K-blocks by the block itself, else on Hopper by `max_num_imprecise_acc` ("wgmma"), on the others, where
+that option has no effect, by a product of its own for every step ("sum").
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,30 +31,27 @@ PROMOTE_EVERY = 128
 """Products of one partial sum, at most, before it joins the float32 accumulator."""
 MIN_BLOCK_K = 32
 """Columns of the narrowest tile, what one instruction on 8-bit operands takes."""
-FEW_TILES = 128
-"""With fewer 128x128 tiles than this, narrower ones keep more of a large GPU's multiprocessors busy."""
 INTERPRETER = "interpreter"
 
 _OCP = {"e4m3fn": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
 _FNUZ = {"e4m3fnuz": torch.float8_e4m3fnuz, "e5m2fnuz": torch.float8_e5m2fnuz}
-NATIVE_FP8 = {"sm_90": _OCP, "sm_100": _OCP, "sm_103": _OCP, "gfx942": _FNUZ, "gfx950": _OCP}
+NATIVE_FP8 = {
+    "sm_89": _OCP, "sm_90": _OCP, "sm_100": _OCP, "sm_103": _OCP, "sm_120": _OCP, "sm_121": _OCP, "gfx942": _FNUZ,
+    "gfx950": _OCP,
+}  # fmt: skip
 """Target → format → dtype that its tensor cores multiply with sums that are float32, or promoted to it in time."""
+PROMOTED = {"sm_89": "sum", "sm_90": "wgmma", "sm_120": "sum", "sm_121": "sum"}
+"""Targets whose fp8 sums are short of digits, and how their partial sums are promoted."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How a product runs. operand: "fp8", "int8", "fp16", "bf16" or "fp32". promote: whether partial sums need
-    `max_num_imprecise_acc`. precision: Triton's `input_precision`, which counts for "fp32". The rest is the kernel's
-    tile and Triton's launch options."""
+class Plan(NamedTuple):
+    """How a product computes. operand: "fp8", "int8", "fp16", "bf16" or "fp32". promote: how partial sums are promoted,
+    "" where they need not be, or are by their K-block. precision: Triton's `input_precision`, which counts for "fp32".
+    """
 
     operand: str
-    promote: bool
+    promote: str
     precision: str
-    block_m: int
-    block_n: int
-    block_k: int
-    num_warps: int
-    num_stages: int
 
 
 def scale_columns(a: Tile, b: Tile) -> int:
@@ -83,40 +81,15 @@ def _fits_bfloat16(values: NDArray[np.float64]) -> bool:
     return not (values.astype(np.float32).view(np.int32) & 0xFFFF).any()
 
 
-def plan(m: int, n: int, a: Scheme, b: Scheme, target: str) -> Plan:
-    """How a product of m rows and n columns runs on `target` ("sm_90", "gfx942", …, or the interpreter)."""
+def plan(a: Scheme, b: Scheme, target: str) -> Plan:
+    """How a product under the two schemes computes on `target` ("sm_90", "gfx942", …, or the interpreter)."""
     operand = operand_type(a.element, b.element, target)
-    columns = scale_columns(a.factor_tile, b.factor_tile)
-    decoded = operand not in ("fp8", "int8")
-    amd = target.startswith("gfx")
-    # Without wgmma or tcgen05 operands and sums all live in registers, beside the work of decoding and scaling.
-    in_registers = not target.startswith(("sm_9", "sm_10")) or (operand == "int8" and target != "sm_90")
-    crowded = decoded or (columns > 0 if in_registers else _per_row(b.factor_tile))
-    few = -(-m // 128) * -(-n // 128) < FEW_TILES
-    # Three bfloat16 of every operand are held beside it.
-    heavy = operand == "fp32" and in_registers
-    block_m = 64 if m <= 64 else 128
-    block_k = PROMOTE_EVERY
-    if decoded or (in_registers and columns):
-        block_k = 32 if in_registers and decoded else 64
-    if columns:
-        block_k = max(MIN_BLOCK_K, min(block_k, 1 << (columns - 1).bit_length()))
+    blocks = scale_columns(a.factor_tile, b.factor_tile) > 0
     return Plan(
         operand=operand,
+        promote=PROMOTED.get(target, "") if operand == "fp8" and not blocks else "",
         precision="bf16x6" if target.startswith("sm_") else "ieee",
-        promote=operand == "fp8" and target == "sm_90" and columns == 0,
-        block_m=block_m,
-        block_n=32 if heavy else 64 if crowded or few else 128,
-        block_k=block_k,
-        num_warps=8 if block_m == 128 else 4,
-        num_stages=2 if amd or (in_registers and decoded) else 4 if target.startswith("sm_9") else 3,
     )
-
-
-def _per_row(tile: Tile) -> bool:
-    """Whether every partial sum of a block of 128 rows has its row's scale."""
-    height, width = tile
-    return width is not None and height is not None and height % 128 > 0
 
 
 def target_of(device: torch.device) -> str:

@@ -1,24 +1,57 @@
-"""Triton kernel of scaled_gemm, its launch and its ahead-of-time compilations; `kernels/_gemm_plan.py` chooses how.
-
-Scales that are constant along K multiply the accumulator once, in the epilogue. Scales of K-blocks multiply the
-partial sum of their block, which is then added to the float32 accumulator (DeepSeek-V3, arXiv 2412.19437 §3.3.2).
-"""
+"""Launches of scaled_gemm's Triton kernels: arguments, tensor descriptors, the workspace of a split contraction."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from narrowgauge.formats import BlockFormat, Format, Scheme, parse
-from narrowgauge.kernels import _cast
-from narrowgauge.kernels._gemm_plan import INTERPRETER, NATIVE_FP8, Plan, plan, scale_columns, target_of
-from narrowgauge.kernels._triton import jit, tl
-from narrowgauge.kernels.layout import blob_for, has_e8m0_scales, layout_of, scale_dtype
-from narrowgauge.kernels.op import CompileCase
-from narrowgauge.kernels.tiles import tile_counts
+from narrowgauge.kernels import _gemm_model as model
+from narrowgauge.kernels import tuning
+from narrowgauge.kernels._gemm_config import Config, Product, candidates, product_of
+from narrowgauge.kernels._gemm_kernel import gemm_kernel, sum_kernel
+from narrowgauge.kernels._gemm_plan import INTERPRETER, NATIVE_FP8, plan, scale_columns, target_of
+from narrowgauge.kernels._gemm_requantise import (
+    LARGEST_SUM,
+    WIDEST_PIECE,
+    Codes,
+    fits,
+    requantisation,
+    sum_block,
+)
+from narrowgauge.kernels._gpu_facts import gpu_of
+from narrowgauge.kernels.layout import blob_for, has_e8m0_scales, layout_of
+
+SIZES = (
+    "M", "N", "K", "stride_am", "stride_ak", "stride_bn", "stride_bk", "stride_om", "stride_asm", "stride_ask",
+    "stride_bsn", "stride_bsk",
+)  # fmt: skip
+_EPILOGUE = (
+    "a_scale_ptr", "b_scale_ptr", "bias_ptr", "M", "N", "stride_asm", "stride_bsn", "POINT", "A_TILE_M", "A_TILE_K",
+    "B_TILE_N", "B_TILE_K", "ACTIVATION", "SPLIT_K",
+)  # fmt: skip
+
+
+class Call(NamedTuple):
+    """A checked call. codes: where codes of the product go, None for its values."""
+
+    a: Tensor
+    a_scale: Tensor
+    b: Tensor
+    b_scale: Tensor
+    spec_a: Scheme
+    spec_b: Scheme
+    bias: Tensor | None
+    activation: str = "none"
+    codes: Codes | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the product."""
+        return self.a.shape[0], self.b.shape[0]
 
 
 def keeps_codes(spec: Scheme) -> bool:
@@ -26,258 +59,153 @@ def keeps_codes(spec: Scheme) -> bool:
     return not isinstance(spec.format, BlockFormat) or has_e8m0_scales(spec.format)
 
 
-@jit
-def _load_operand(ptr, table_ptr, offs_r, offs_k, rows, end, stride_r, stride_k, F: tl.constexpr,
-                  OPERAND: tl.constexpr):  # fmt: skip
-    """[R, K] codes, or their values where the tensor core does not take the codes; zero beyond the edges."""
-    mask = (offs_r < rows)[:, None] & (offs_k < end)[None, :]
-    codes = tl.load(ptr + offs_r[:, None] * stride_r + offs_k[None, :] * stride_k, mask=mask, other=0.0)
-    if OPERAND == "fp8" or OPERAND == "int8":
-        return codes
-    else:
-        values = _cast.decode(codes, table_ptr, F)
-        if F.kind == "table":  # whose code 0 need not be zero
-            values = tl.where(mask, values, 0.0)
-        return values.to(tl.float16 if OPERAND == "fp16" else tl.bfloat16 if OPERAND == "bf16" else tl.float32)
+def is_turned(codes: Tensor) -> bool:
+    """Whether the matrix is contiguous down its columns and not along its rows, as a transposed view is."""
+    return codes.stride(0) == 1 and codes.stride(1) != 1
 
 
-@jit
-def _factor(scale):
-    """float32 of a stored scale: itself, or 2^(code - 127) of an E8M0 code."""
-    if scale.dtype == tl.float32:
-        return scale
-    else:
-        code = scale.to(tl.int32)
-        return tl.where(code == 0xFF, float("nan"), _cast.power_of_two(code - 127))
+def is_aligned(codes: Tensor) -> bool:
+    """Whether a tensor descriptor can describe the bytes: 16-byte steps, one contiguous axis, no empty one."""
+    stride, inner = (codes.stride(1), codes.stride(0)) if is_turned(codes) else codes.stride()
+    return inner == 1 and stride % 16 == 0 and codes.data_ptr() % 16 == 0 and codes.numel() > 0
 
 
-@jit
-def _load_scale(ptr, start_r, start_k, rows, stride_r, stride_k, TILE_R: tl.constexpr, TILE_K: tl.constexpr,
-                BLOCK_R: tl.constexpr):  # fmt: skip
-    """Scales at column start_k of BLOCK_R rows: one per row, or a single one where a tile holds them all.
-    A tile side of 0 stands for all rows or columns."""
-    if TILE_K > 0:
-        ptr += (start_k // TILE_K) * stride_k
-    if TILE_R == 0:
-        return _factor(tl.load(ptr))
-    elif TILE_R % BLOCK_R == 0:
-        return _factor(tl.load(ptr + (start_r // TILE_R) * stride_r))
-    else:
-        offs_r = start_r + tl.arange(0, BLOCK_R)
-        return _factor(tl.load(ptr + (offs_r // TILE_R) * stride_r, mask=offs_r < rows, other=0))
+def class_of(call: Call, out: Tensor) -> Product:
+    """The class of a call; see `Product`."""
+    a, b = call.a, call.b
+    turned = "a" * is_turned(a) + "b" * is_turned(b)
+    aligned, size = is_aligned(a) and is_aligned(b), out.element_size()
+    return product_of(a.shape[0], b.shape[0], a.shape[1], call.spec_a, call.spec_b, turned, aligned, size)
 
 
-@jit
-def _column(scale):
-    """[R, 1] of one scale per row; a single one as it is."""
-    if len(scale.shape) > 0:
-        return scale[:, None]
-    else:
-        return scale
-
-
-@jit
-def _row(scale):
-    """[1, R] of one scale per row of b; a single one as it is."""
-    if len(scale.shape) > 0:
-        return scale[None, :]
-    else:
-        return scale
-
-
-@jit
-def _gemm_kernel(a_ptr, b_ptr, out_ptr, a_scale_ptr, b_scale_ptr, bias_ptr, a_table_ptr, b_table_ptr, M, N, K,
-                 stride_am, stride_ak, stride_bn, stride_bk, stride_om, stride_asm, stride_ask, stride_bsn, stride_bsk,
-                 A_F: tl.constexpr, B_F: tl.constexpr, OPERAND: tl.constexpr, A_TILE_M: tl.constexpr,
-                 A_TILE_K: tl.constexpr, B_TILE_N: tl.constexpr, B_TILE_K: tl.constexpr,
-                 SCALE_K: tl.constexpr, PROMOTE: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr,
-                 BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr):  # fmt: skip
-    """One BLOCK_M x BLOCK_N tile of the output. SCALE_K: columns over which both scales are constant, 0 for all."""
-    pid = tl.program_id(0)
-    blocks_m = tl.cdiv(M, BLOCK_M)
-    group_size = GROUP_M * tl.cdiv(N, BLOCK_N)
-    first_m = (pid // group_size) * GROUP_M
-    group_m = min(blocks_m - first_m, GROUP_M)
-    pid_m = first_m + (pid % group_size) % group_m
-    pid_n = (pid % group_size) // group_m
-    start_m = pid_m.to(tl.int64) * BLOCK_M
-    start_n = pid_n.to(tl.int64) * BLOCK_N
-    offs_m = start_m + tl.arange(0, BLOCK_M)
-    offs_n = start_n + tl.arange(0, BLOCK_N)
-    offs_k = tl.arange(0, BLOCK_K).to(tl.int64)
-    SUM: tl.constexpr = tl.int32 if OPERAND == "int8" else tl.float32
-    STEPS: tl.constexpr = (SCALE_K + BLOCK_K - 1) // BLOCK_K if SCALE_K > 0 else 1
-    blocks_k = tl.cdiv(K, SCALE_K) * STEPS if SCALE_K > 0 else tl.cdiv(K, BLOCK_K)
-    acc = tl.zeros((BLOCK_M, BLOCK_N), SUM if SCALE_K == 0 else tl.float32)
-    for step in range(0, blocks_k):
-        start = step * BLOCK_K
-        end = K
-        if SCALE_K % BLOCK_K > 0:
-            start = (step // STEPS) * SCALE_K + (step % STEPS) * BLOCK_K
-            end = min(K, (step // STEPS + 1) * SCALE_K)
-        a = _load_operand(a_ptr, a_table_ptr, offs_m, start + offs_k, M, end, stride_am, stride_ak, A_F, OPERAND)
-        b = _load_operand(b_ptr, b_table_ptr, offs_n, start + offs_k, N, end, stride_bn, stride_bk, B_F, OPERAND).T
-        if SCALE_K > 0:
-            part = tl.dot(a, b, out_dtype=SUM, input_precision=PRECISION).to(tl.float32)
-            scale = 1.0
-            if A_TILE_K > 0:
-                scale = _column(
-                    _load_scale(a_scale_ptr, start_m, start, M, stride_asm, stride_ask, A_TILE_M, A_TILE_K, BLOCK_M)
-                )
-            if B_TILE_K > 0:
-                scale *= _row(
-                    _load_scale(b_scale_ptr, start_n, start, N, stride_bsn, stride_bsk, B_TILE_N, B_TILE_K, BLOCK_N)
-                )
-            acc += part * scale
-        elif PROMOTE:
-            acc = tl.dot(a, b, acc, max_num_imprecise_acc=BLOCK_K)
-        else:
-            acc = tl.dot(a, b, acc, out_dtype=SUM, input_precision=PRECISION)
-    acc = acc.to(tl.float32)
-    if OPERAND == "int8":
-        acc *= 2.0 ** (-A_F.fraction_bits - B_F.fraction_bits)
-    if A_TILE_K == 0:
-        acc *= _column(_load_scale(a_scale_ptr, start_m, 0, M, stride_asm, stride_ask, A_TILE_M, 0, BLOCK_M))
-    if B_TILE_K == 0:
-        acc *= _row(_load_scale(b_scale_ptr, start_n, 0, N, stride_bsn, stride_bsk, B_TILE_N, 0, BLOCK_N))
-    if bias_ptr is not None:
-        acc += tl.load(bias_ptr + offs_n, mask=offs_n < N, other=0.0).to(tl.float32)[None, :]
-    mask = (offs_m < M)[:, None] & (offs_n < N)[None, :]
-    tl.store(out_ptr + offs_m[:, None] * stride_om + offs_n[None, :], acc.to(out_ptr.dtype.element_ty), mask=mask)
-
-
-# torch dtype → Triton's name of it, for ahead-of-time signatures.
-_POINTERS = {
-    torch.uint8: "*u8", torch.int8: "*i8", torch.int32: "*i32", torch.float32: "*fp32", torch.float16: "*fp16",
-    torch.bfloat16: "*bf16", torch.float8_e4m3fn: "*fp8e4nv", torch.float8_e5m2: "*fp8e5",
-    torch.float8_e4m3fnuz: "*fp8e4b8", torch.float8_e5m2fnuz: "*fp8e5b16",
-}  # fmt: skip
-
-
-_SIZES = (
-    "M", "N", "K", "stride_am", "stride_ak", "stride_bn", "stride_bk", "stride_om", "stride_asm", "stride_ask",
-    "stride_bsn", "stride_bsk",
-)  # fmt: skip
-
-
-def _operand(codes: Tensor, fmt: Format, how: Plan, target: str) -> Tensor:
-    return codes.view(NATIVE_FP8[target][fmt.name]) if how.operand == "fp8" else codes
-
-
-def _arguments(
-    a: Tensor, a_scale: Tensor, b: Tensor, b_scale: Tensor, out: Tensor, bias: Tensor | None,
-    spec_a: Scheme, spec_b: Scheme, how: Plan, target: str,
-) -> dict[str, Any]:  # fmt: skip
-    """Every argument of the kernel by name."""
-    (m, k), n = a.shape, b.shape[0]
-    tile_a, tile_b = spec_a.factor_tile, spec_b.factor_tile
-    tensors = {
-        "a_ptr": _operand(a, spec_a.element, how, target), "b_ptr": _operand(b, spec_b.element, how, target),
-        "out_ptr": out, "a_scale_ptr": a_scale, "b_scale_ptr": b_scale, "bias_ptr": bias,
-        "a_table_ptr": blob_for(spec_a, a.device), "b_table_ptr": blob_for(spec_b, b.device),
-    }  # fmt: skip
-    strides = (*a.stride(), *b.stride(), out.stride(0), *a_scale.stride(), *b_scale.stride())
-    sizes = dict(zip(_SIZES, (m, n, k, *strides), strict=True))
-    constants = {
-        "A_F": layout_of(spec_a.element), "B_F": layout_of(spec_b.element), "OPERAND": how.operand,
-        "A_TILE_M": tile_a[0] or 0, "A_TILE_K": tile_a[1] or 0, "B_TILE_N": tile_b[0] or 0,
-        "B_TILE_K": tile_b[1] or 0, "SCALE_K": scale_columns(tile_a, tile_b), "PROMOTE": how.promote,
-        "PRECISION": how.precision,
-        "BLOCK_M": how.block_m, "BLOCK_N": how.block_n, "BLOCK_K": how.block_k, "GROUP_M": 8,
-    }  # fmt: skip
-    return {**tensors, **sizes, **constants}
-
-
-def launch(
-    a: Tensor, a_scale: Tensor, b: Tensor, b_scale: Tensor, spec_a: Scheme, spec_b: Scheme, bias: Tensor | None,
-    out_dtype: torch.dtype,
-) -> Tensor:  # fmt: skip
-    """Runs the kernel on checked arguments; see kernels/gemm.py for the contract."""
-    m, n = a.shape[0], b.shape[0]
-    target = target_of(a.device)
-    how = plan(m, n, spec_a, spec_b, target)
-    # Triton's interpreter truncates where it casts to bfloat16.
-    out = a.new_empty((m, n), dtype=torch.float32 if target == INTERPRETER else out_dtype)
-    if m and n:
-        arguments = _arguments(a, a_scale, b, b_scale, out, bias, spec_a, spec_b, how, target)
-        grid = (-(-m // how.block_m) * -(-n // how.block_n),)
-        _gemm_kernel[grid](**arguments, num_warps=how.num_warps, num_stages=how.num_stages)
-    return out.to(out_dtype)
-
-
-# The instruction that multiplies, per target; {n} is the tile's width. Every fp8 pair is one `kind` on sm_100.
-_FP16 = {
-    "sm_80": "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",
-    "sm_90": "wgmma.mma_async.sync.aligned.m64n{n}k16.f32.f16.f16",
-    "sm_100": "tcgen05.mma.cta_group::1.kind::f16",
-    "gfx942": "v_mfma_f32_32x32x8_f16",
-}
-_FP8 = _FP16 | {
-    "sm_90": "wgmma.mma_async.sync.aligned.m64n{n}k32.f32.e4m3.e4m3",
-    "sm_100": "tcgen05.mma.cta_group::1.kind::f8f6f4",
-}
-_GRADIENT = _FP8 | {"sm_90": "wgmma.mma_async.sync.aligned.m64n{n}k32.f32.e5m2.e4m3"}
-_INT8 = {
-    "sm_80": "mma.sync.aligned.m16n8k32.row.col.satfinite.s32.s8.s8.s32",
-    "sm_90": "wgmma.mma_async.sync.aligned.m64n{n}k32.s32.s8.s8",
-    "sm_100": "mma.sync.aligned.m16n8k32.row.col.satfinite.s32.s8.s8.s32",
-    "gfx942": "v_mfma_i32_32x32x16_i8",
-}
-_FP32 = {
-    "sm_80": "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
-    "sm_90": "wgmma.mma_async.sync.aligned.m64n{n}k16.f32.bf16.bf16",
-    "sm_100": "tcgen05.mma.cta_group::1.kind::f16",
-    "gfx942": "v_mfma_f32_32x32x2_f32",
-}
-# a, b, the operands that are transposed views (as the backward products have them), whether there is a bias.
-_CASES: tuple[tuple[str, str, str, bool, dict[str, str]], ...] = (
-    ("e4m3fn", "e4m3fn", "", True, _FP8),
-    ("e4m3fn/1x128", "e4m3fn/128x128", "", False, _FP8),
-    ("e4m3fn/1x128", "e4m3fn/1x128", "ab", False, _FP8),
-    ("e5m2/row", "e4m3fn/row", "b", False, _GRADIENT),
-    ("e4m3fnuz/row", "e4m3fnuz/row", "", False, {"gfx942": "v_mfma_f32_32x32x16_fp8_fp8"}),
-    ("mxfp8", "mxfp8", "", False, _FP8),
-    ("int8/row", "int8/row", "", False, _INT8),
-    ("int8/row", "int8", "ab", False, _INT8),
-    ("int8/1x128", "int8/128x128", "", False, _INT8),
-    ("rf8/row", "rf8/row", "", False, _FP16),
-    ("nvfp4", "nvfp4", "", False, _FP16),
-    ("dynamic8/row", "e4m3fn/row", "", False, _FP32),
-    ("nf4/1x64", "nf4/1x64", "b", False, _FP32),
-)
-
-
-def compile_cases() -> Iterator[CompileCase]:
-    """What launches of 4096 x 4096 x 4096 compile."""
-    for a_scheme, b_scheme, turned, bias, instructions in _CASES:
-        for target, instruction in instructions.items():
-            yield _case(4096, parse(a_scheme), parse(b_scheme), turned, bias, target, instruction)
-
-
-def _case(size: int, a: Scheme, b: Scheme, turned: str, bias: bool, target: str, instruction: str) -> CompileCase:
-    def operand(spec: Scheme, name: str) -> tuple[Tensor, Tensor]:
-        codes = torch.empty((size, size), device="meta", dtype=layout_of(spec.element).code_dtype)
-        kept = keeps_codes(spec)
-        shape = spec.scale_shape((size, size)) if kept else tile_counts((size, size), spec.factor_tile)
-        scale = torch.empty(shape, device="meta", dtype=scale_dtype(spec) if kept else torch.float32)
-        return codes.t() if name in turned else codes, scale
-
-    how = plan(size, size, a, b, target)
-    out = torch.empty((size, size), device="meta", dtype=torch.bfloat16)
-    arguments = _arguments(*operand(a, "a"), *operand(b, "b"), out, out[0] if bias else None, a, b, how, target)
-    signature: dict[str, str] = {}
-    for name, value in arguments.items():
-        if isinstance(value, Tensor):
-            signature[name] = _POINTERS[value.dtype]
-        elif name in _SIZES and value != 1:  # a launch compiles for a stride of 1
-            signature[name] = "i32"
-    return CompileCase(
-        name=f"scaled_gemm {a} × {b}" + (f" ({turned} transposed)" if turned else ""),
-        kernel=_gemm_kernel,
-        signature=signature,
-        constants={name: value for name, value in arguments.items() if name not in signature},
-        num_warps=how.num_warps,
-        num_stages=how.num_stages,
-        expect=((target, instruction.format(n=how.block_n)),),
-        targets=(target,),
+@lru_cache(maxsize=4096)
+def launches(product: Product, target: str, codes: str | None, activation: str = "none") -> tuple[Config, ...]:
+    """The candidates, for codes of a scheme those whose blocks hold whole tiles of it (there may be none)."""
+    found = candidates(product, target)
+    if codes is None:
+        return found
+    spec = parse(codes)
+    down, across = sum_block(spec)
+    summed = down * across <= LARGEST_SUM and fits(spec, down, across)
+    # 256 columns leave no registers for encoding, and the loop over tiles none for that and the error function.
+    loops = activation != "gelu"
+    return tuple(
+        config
+        for config in found
+        if config.block_n * config.halves <= WIDEST_PIECE
+        and (loops or not config.persistent)
+        and (summed or config.split_k == 1)
+        and fits(spec, config.block_m, _piece(config))
     )
+
+
+def _operand(codes: Tensor, fmt: Format, operand: str, target: str) -> Tensor:
+    """The codes as the kernel takes them: as the target's own fp8 type, or as they are."""
+    return codes.view(NATIVE_FP8[target][fmt.name]) if operand == "fp8" else codes
+
+
+def arguments(call: Call, out: Tensor, config: Config, target: str) -> dict[str, Any]:
+    """Every argument of `gemm_kernel` by name, the operands as tensors."""
+    tile_a, tile_b = call.spec_a.factor_tile, call.spec_b.factor_tile
+    how = plan(call.spec_a, call.spec_b, target)
+    tensors = {
+        "a_ptr": _operand(call.a, call.spec_a.element, how.operand, target),
+        "b_ptr": _operand(call.b, call.spec_b.element, how.operand, target),
+        "out_ptr": out, "a_scale_ptr": call.a_scale, "b_scale_ptr": call.b_scale, "bias_ptr": call.bias,
+        "a_table_ptr": blob_for(call.spec_a, out.device), "b_table_ptr": blob_for(call.spec_b, out.device),
+    }  # fmt: skip
+    strides = (
+        *call.a.stride(), *call.b.stride(), out.stride(-2), *call.a_scale.stride(), *call.b_scale.stride()
+    )  # fmt: skip
+    layouts = layout_of(call.spec_a.element), layout_of(call.spec_b.element)
+    point = 2.0 ** -(layouts[0].fraction_bits + layouts[1].fraction_bits) if how.operand == "int8" else 1.0
+    constants = {
+        "A_F": layouts[0], "B_F": layouts[1], "OPERAND": how.operand, "A_TILE_M": tile_a[0] or 0,
+        "A_TILE_K": tile_a[1] or 0, "B_TILE_N": tile_b[0] or 0, "B_TILE_K": tile_b[1] or 0,
+        "SCALE_K": scale_columns(tile_a, tile_b), "PROMOTE": how.promote, "PRECISION": how.precision, "POINT": point,
+        "ACTIVATION": call.activation, "A_TURNED": is_turned(call.a), "B_TURNED": is_turned(call.b),
+        "BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "BLOCK_K": config.block_k, "HALVES": config.halves,
+        "GROUP_M": config.group_m, "SPLIT_K": config.split_k, "PERSISTENT": config.persistent, "TMA": config.tma,
+        "SPECIALIZE": config.specialize,
+    }  # fmt: skip
+    sizes = dict(zip(SIZES, (*call.shape, call.a.shape[1], *strides), strict=True))
+    codes = call.codes if config.split_k == 1 else None
+    return tensors | sizes | constants | requantisation(codes, call.shape, config.block_m, _piece(config))
+
+
+def _piece(config: Config) -> int:
+    """Columns that the epilogue works on at a time."""
+    return min(config.block_n, WIDEST_PIECE)
+
+
+def sum_arguments(call: Call, named: dict[str, Any], parts: Tensor, out: Tensor) -> dict[str, Any]:
+    """Every argument of `sum_kernel` by name, and its launch option."""
+    down, across = sum_block(call.codes.spec if call.codes else None)
+    kept = {name: named[name] for name in _EPILOGUE}
+    ends = {"parts_ptr": parts, "out_ptr": out, "stride_om": out.stride(0), "BLOCK_M": down, "BLOCK_N": across}
+    warps = min(16, max(4, down * across // 1024))
+    return kept | requantisation(call.codes, call.shape, down, across) | ends | {"num_warps": warps}
+
+
+def workspace(call: Call, out: Tensor, config: Config) -> Tensor:
+    """The parts [split_k, M, N] of a split contraction: int32 where they are sums of integers."""
+    integers = layout_of(call.spec_a.element).kind == "int"
+    whole = integers and scale_columns(call.spec_a.factor_tile, call.spec_b.factor_tile) == 0
+    return out.new_empty((config.split_k, *call.shape), dtype=torch.int32 if whole else torch.float32)
+
+
+def _descriptor(codes: Tensor, rows: int, columns: int) -> Any:
+    """The tensor descriptor of blocks of the matrix, of its transpose where that is the contiguous one."""
+    from triton.tools.tensor_descriptor import TensorDescriptor  # here, for machines without Triton
+
+    if is_turned(codes):
+        return TensorDescriptor.from_tensor(codes.t(), [columns, rows])
+    return TensorDescriptor.from_tensor(codes, [rows, columns])
+
+
+def run(config: Config, call: Call, out: Tensor, product: Product, target: str) -> None:
+    """One product with a configuration, into out [M, N]."""
+    split = config.split_k > 1
+    parts = workspace(call, out, config) if split else out
+    named = arguments(call, parts, config, target)
+    if config.tma:
+        for name, rows in (("a_ptr", config.block_m), ("b_ptr", config.block_n)):
+            named[name] = _descriptor(named[name], rows, config.block_k)
+    (m, n), units = call.shape, gpu_of(target).units
+    if out.device.type == "cuda":
+        units = torch.cuda.get_device_properties(out.device).multi_processor_count
+    programs = -(-m // config.block_m) * -(-n // (config.block_n * config.halves)) * config.split_k
+    if config.persistent:
+        programs = min(programs, units * model.residents(config, product, target))
+    gemm_kernel[(programs,)](**named, num_warps=config.num_warps, num_stages=config.num_stages)
+    if split:
+        last = sum_arguments(call, named, parts, out)
+        sum_kernel[(-(-m // last["BLOCK_M"]) * -(-n // last["BLOCK_N"]),)](**last)
+
+
+def launch(call: Call, out: Tensor, config: Config | None = None) -> bool:
+    """Writes the product into out [M, N], which is contiguous; False, having written nothing, where no kernel can
+    encode it as call.codes wants. config: one that the caller gives, in the place of the one that the model or
+    measurements choose."""
+    target = target_of(out.device)
+    product, spec = class_of(call, out), call.codes.spec if call.codes else None
+    found = launches(product, target, None if spec is None else str(spec), call.activation)
+    if config is None and not found:
+        return False
+    if out.numel():
+        act = partial(run, call=call, out=out, product=product, target=target)
+        if config is None:
+            key = product.key if spec is None else f"{product.key} {call.activation} {spec}"
+            seconds = partial(model.seconds, product=product, target=target)
+            config = tuning.choose("scaled_gemm", key, found, seconds, act, out.device)
+        act(config)
+    return True
+
+
+def multiply(call: Call, out_dtype: torch.dtype, config: Config | None = None) -> Tensor:
+    """The values of a product; see `launch`."""
+    # Triton's interpreter truncates where it casts to bfloat16.
+    kept = torch.float32 if target_of(call.a.device) == INTERPRETER else out_dtype
+    out = call.a.new_empty(call.shape, dtype=kept)
+    launch(call, out, config)
+    return out.to(out_dtype)

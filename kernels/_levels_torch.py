@@ -94,5 +94,9 @@ def _between(y: Tensor, random: Tensor, target: Tensor, table: LevelTable, narro
     if table.mirrored:
         frac.abs_()
     frac.div_(torch.index_select(table.step, 0, rank, out=level))
-    moves = spare.copy_(frac).add_(random).bitwise_right_shift_(RANDOM_BITS)
+    spare.copy_(frac)
+    if not table.mirrored:
+        # The quotient of a value just below its upper level may be rounded to 1.
+        spare.clamp_(max=(1 << RANDOM_BITS) - 1)
+    moves = spare.add_(random).bitwise_right_shift_(RANDOM_BITS)
     torch.index_select(table.codes, 0, moves.add_(rank, alpha=2), out=target)

@@ -11,6 +11,8 @@ first two rounds start from words that all blocks share.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +22,9 @@ from narrowgauge.formats.rounding import RANDOM_BITS
 Words = NDArray[np.uint64]
 
 CACHED_BLOCKS = 1 << 15
-"""Blocks of four words that are drawn at a time; 2^32 is a multiple of it."""
+"""Blocks of four words that a single thread draws at a time."""
+SHARED_BLOCKS = 1 << 16
+"""The same where threads share the work: calls so long that passing on the interpreter's lock does not count."""
 _MASK = 0xFFFFFFFF
 _LOW, _HALF = np.uint64(_MASK), np.uint64(32)
 _M0, _M1 = MULTIPLIERS
@@ -28,22 +32,38 @@ _FACTORS = np.array([[_M0], [_M1]], np.uint64)
 _TURNED = np.ascontiguousarray(_FACTORS[::-1])
 
 
-def fill_rounding_bits(out: Words, seed: int, offset: int) -> None:
-    """The upper RANDOM_BITS of the words of blocks 0 to n - 1 into `out` [n, 2], two words in each number, the first in
-    the lower half."""
-    count = len(out)
-    size = min(count, CACHED_BLOCKS)
+def fill_rounding_bits(out: Words, seed: int, offset: int, first: int = 0, threads: int = 1) -> None:
+    """The upper RANDOM_BITS of the words of blocks first to first + n - 1 into `out` [n, 2], two words in each number,
+    the first in the lower half. threads: how many may share the work."""
+    parts = min(threads, len(out) // SHARED_BLOCKS)
+    if parts < 2:
+        _fill(out, seed, offset, first, CACHED_BLOCKS)
+        return
+    size = -(-len(out) // parts)
+    with ThreadPoolExecutor(parts) as pool:
+        starts = range(0, len(out), size)
+        shares = [out[start : start + size] for start in starts]
+        list(pool.map(lambda share, start: _fill(share, seed, offset, first + start, SHARED_BLOCKS), shares, starts))
+
+
+def _fill(out: Words, seed: int, offset: int, first: int, at_once: int) -> None:
+    """`fill_rounding_bits` by a single thread, so many blocks at once."""
+    size = min(len(out), at_once)
     keys = _keys(seed)
     steps = np.arange(size, dtype=np.uint64)
     steps *= np.uint64(_M0)
     memory = np.empty((2, 2, size), np.uint64)
-    for start in range(0, count, CACHED_BLOCKS):
-        part = out[start : start + CACHED_BLOCKS]
+    start = 0
+    while start < len(out):
+        block = first + start
+        # The upper half of the counter is the same for all blocks drawn at once.
+        part = out[start : start + min(size, (_MASK + 1) - (block & _MASK))]
         fresh, old = memory[:, :, : len(part)]
-        _first_rounds(start, offset, keys, steps[: len(part)], fresh, old)
+        _first_rounds(block, offset, keys, steps[: len(part)], fresh, old)
         _other_rounds(keys, fresh, old, part)
         words = part.reshape(-1).view(np.uint32)
         np.right_shift(words, np.uint32(32 - RANDOM_BITS), out=words)
+        start += len(part)
 
 
 def _keys(seed: int) -> Words:

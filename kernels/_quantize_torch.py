@@ -15,6 +15,7 @@ from narrowgauge.formats.tiles import Tile
 from narrowgauge.kernels._cast_torch import encode, rounding_bits
 from narrowgauge.kernels._clipping_torch import mse_points, percentile_points, sawb_points
 from narrowgauge.kernels._mse_torch import steps_of
+from narrowgauge.kernels._row_bits_torch import RowBits, drawn_rows
 from narrowgauge.kernels._scales_torch import inverse, pair_scales, scales
 from narrowgauge.kernels._tables_torch import decode, encode_any, encode_by_table
 from narrowgauge.kernels.layout import layout_for, layout_of, scale_dtype
@@ -143,26 +144,36 @@ def quantize_torch(x: Tensor, scheme: str, seed: int, offset: int) -> tuple[Tens
     spec = parse(scheme)
     codes = empty_codes(x, layout_for(spec).code_dtype)
     matrix, target = as_matrix(x), as_matrix(codes)
-    random = rounding_bits(matrix.shape, seed, offset, x.device) if spec.stochastic else None
     scale_shape, tile = spec.scale_shape(tuple(x.shape)), spec.tile
     if isinstance(spec.format, BlockFormat) and spec.format.micro_size:
-        stored = _encode_pairs(matrix, target, spec, spec.format, random)
+        stored = _encode_pairs(matrix, target, spec, spec.format, _bits_of_rows(matrix, spec, seed, offset))
         return codes, stored.reshape(scale_shape), x.new_ones((), dtype=torch.float32)
     # Work along the memory: the transposed problem has the transposed tiles.
     turned = is_column_major(x) and not spec.rule.searches
     if turned:
         matrix, target, tile = matrix.t(), target.t(), (tile[1], tile[0])
-        random = None if random is None else random.t()
     amax = group_amax(matrix, tile, max(1, CHUNK_ELEMENTS // max(matrix.shape[1], 1)))
     if spec.rule.searches:
         amax = clipping_points(matrix, amax, spec)
     stored, factors, outer = scales(amax.t() if turned else amax, spec)
     factors = inverse(factors)
-    _encode_blocks(matrix, target, factors.t() if turned else factors, tile, spec, random)
+    bits = _bits_of_rows(matrix, spec, seed, offset, turned=turned)
+    _encode_blocks(matrix, target, factors.t() if turned else factors, tile, spec, bits)
     return codes, stored.reshape(scale_shape).contiguous(), outer
 
 
-def _encode_pairs(matrix: Tensor, target: Tensor, spec: Scheme, fmt: BlockFormat, random: Tensor | None) -> Tensor:
+def _bits_of_rows(matrix: Tensor, spec: Scheme, seed: int, offset: int, *, turned: bool = False) -> RowBits:
+    """The rounding bits of rows, asked for in ascending order; None of schemes that draw none. turned: of the transpose
+    of the matrix that the stream runs along."""
+    if not spec.stochastic:
+        return lambda rows: None
+    if turned:
+        whole = rounding_bits(matrix.t().shape, seed, offset, matrix.device).t()
+        return lambda rows: whole[rows]
+    return drawn_rows(matrix.shape, seed, offset)
+
+
+def _encode_pairs(matrix: Tensor, target: Tensor, spec: Scheme, fmt: BlockFormat, random: RowBits) -> Tensor:
     """Codes of a format with micro-exponents into `target`; the stored scales [rows, blocks]. A scale for every pair
     takes as many steps as its values, so all of them work on rows that the caches hold."""
     rows, cols = matrix.shape
@@ -176,8 +187,9 @@ def _encode_pairs(matrix: Tensor, target: Tensor, spec: Scheme, fmt: BlockFormat
         pairs = torch.max_pool1d(buffer.copy_(part).abs_().unsqueeze(0), fmt.micro_size, ceil_mode=True).squeeze(0)
         stored[chosen], factors, finite = pair_scales(pairs, spec, fmt)
         y = _scaled(part, _repeated(factors, fmt.micro_size)[:, :cols], (1, 1), buffer)
-        bits = None if random is None else random[chosen]
-        _encode_block(y, target[chosen], spec, bits, memory[1:, :size].view(torch.int32), may_have_nan=not finite)
+        _encode_block(
+            y, target[chosen], spec, random(chosen), memory[1:, :size].view(torch.int32), may_have_nan=not finite
+        )
     return stored
 
 
@@ -197,9 +209,7 @@ def _may_clip(spec: Scheme) -> bool:
     return spec.rule in CLIPPING_RULES or ranged
 
 
-def _encode_blocks(
-    matrix: Tensor, target: Tensor, factors: Tensor, tile: Tile, spec: Scheme, random: Tensor | None
-) -> None:
+def _encode_blocks(matrix: Tensor, target: Tensor, factors: Tensor, tile: Tile, spec: Scheme, random: RowBits) -> None:
     # A zero factor marks a group with a NaN or an infinity (or one that is zero altogether).
     may_have_nan = bool((factors == 0).any())
     height, cols = tile[0], matrix.shape[1]
@@ -210,10 +220,11 @@ def _encode_blocks(
     for start in range(0, matrix.shape[0], step):
         rows = slice(start, start + step)
         part = factors if height is None else factors[start // height : -(-(start + step) // height)]
-        bits = None if random is None else random[rows]
         size = matrix[rows].numel()
         y = _scaled(matrix[rows], part, tile, memory[0, :size].view(-1, cols) if size else None)
-        _encode_block(y, target[rows], spec, bits, memory[1:, :size].view(torch.int32), may_have_nan=may_have_nan)
+        _encode_block(
+            y, target[rows], spec, random(rows), memory[1:, :size].view(torch.int32), may_have_nan=may_have_nan
+        )
 
 
 def _encode_block(

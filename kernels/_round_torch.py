@@ -203,7 +203,11 @@ def _between_levels(y: Tensor, table: ValueTable, random: Tensor) -> Tensor:
     negative = torch.signbit(y) if table.mirrored else torch.zeros_like(y, dtype=torch.bool)
     step = torch.where(high > low, above - below, 1.0)
     frac = torch.where(negative, above - x, x - below) / step
-    moves = ((frac * (1 << RANDOM_BITS)).floor_().int() + random) >> RANDOM_BITS != 0
+    whole = (frac * (1 << RANDOM_BITS)).floor_().int()
+    if not table.mirrored:
+        # The quotient of a value just below its upper level may be rounded to 1.
+        whole.clamp_(max=(1 << RANDOM_BITS) - 1)
+    moves = (whole + random) >> RANDOM_BITS != 0
     rank = torch.where(moves != negative, high, low)
     if not table.mirrored:
         return table.level_values[rank]

@@ -4,13 +4,17 @@ A code with its fraction, in units of 2^-24, is one int32 V; with R the random b
 carries across binades like the formula of `kernels/_cast_torch.py`:
 
     integers     V = trunc(y · 2^24); of a negative y, whose code is that of |y|, 1 + ((V - 1 - R) >> 24)
-    minifloats   V = trunc(|y| · 2^(t - E) · 2^24) + (E - emin) · 2^(t + 24),   E = max(exponent of y, emin)
+    minifloats   V = max(trunc(min(|y| · 2^(t - emin), 2^t) · 2^24), (P - ((emin + 126) << 23)) · 2^(t + 1))
 
-Products with powers of two are exact, and so are conversions to int32 that only cut off what lies below 2^-24: the bits
-are those of the definition. Sums may wrap: only the upper byte counts.
+with P the pattern of |y|, or of 2^(emin - 1) if that is more: on P's side a code counts the values from that power of
+two on, as if it were the last below the normal ones; there the line of the subnormal values lies above, and ends at
+2^emin. Products with powers of two are exact, and so are conversions to int32 that only cut off what lies below 2^-24:
+the bits are those of the definition.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -20,7 +24,6 @@ from narrowgauge.kernels.layout import Layout
 
 BLOCK = 1 << 16
 """Elements encoded at a time."""
-EXPONENT = 0x7F800000
 ONE = float(1 << RANDOM_BITS)
 
 
@@ -55,26 +58,40 @@ def _integers(y: Tensor, random: Tensor, target: Tensor, layout: Layout, scratch
 
 def _floats(y: Tensor, random: Tensor, target: Tensor, layout: Layout, scratch: Tensor) -> None:
     code, field, magnitude = scratch
-    t, a, sign = layout.mantissa_bits, magnitude.view(torch.float32), y.view(torch.int32)
+    t, a, share, sign = (
+        layout.mantissa_bits,
+        magnitude.view(torch.float32),
+        field.view(torch.float32),
+        y.view(torch.int32),
+    )
     if layout.sign_bit:
-        torch.abs(y, out=a).clamp_(max=layout.max)
+        torch.abs(y, out=a)
         sign.bitwise_right_shift_(31)
     else:
-        torch.clamp(y, 0.0, layout.max, out=a)
-    torch.bitwise_and(magnitude, EXPONENT, out=field).clamp_(min=(layout.emin + 127) << 23)
-    # The complement of the exponent field is that of 2^(1 - E), and E again.
-    code.copy_(a.mul_(field.bitwise_xor_(EXPONENT).view(torch.float32)).mul_(ONE * 2.0 ** (t - 1)))
-    code.sub_(field, alpha=1 << (t + 1)).add_(random).bitwise_right_shift_(RANDOM_BITS)
-    zero_exponent = (128 - layout.emin) << t
-    if layout.flush or not layout.negative_zero:
-        code.add_(zero_exponent).bitwise_and_(0xFF)
-        zero_exponent = 0
-        if layout.flush:
-            code.masked_fill_(code < (1 << t), 0)
-        if layout.sign_bit and not layout.negative_zero:
-            sign.bitwise_and_(torch.neg(code, out=field).bitwise_right_shift_(31))
+        torch.clamp(y, min=0.0, out=a)
+    # 2^(24 + t - emin) may be beyond float32.
+    torch.mul(a, 2.0 ** (t - layout.emin), out=share).mul_(ONE).clamp_(max=ONE * 2.0**t)
+    code.copy_(share)
+    a.clamp_(2.0 ** (layout.emin - 1), layout.max)
+    # Codes beyond 127 order like signed numbers when the upper bit is turned over.
+    turned = layout.max_code > 127
+    lowest = ((layout.emin + 126) << t) + (128 if turned else 0)
+    if turned:
+        code.bitwise_xor_(-1 << 31)
+    torch.add(_units(-lowest), magnitude, alpha=1 << (t + 1), out=field)
+    torch.maximum(code, field, out=code).add_(random).bitwise_right_shift_(RANDOM_BITS)
+    if turned:
+        code.add_(128)
+    if layout.flush:
+        code.masked_fill_(code < (1 << t), 0)
     if layout.sign_bit:
+        if not layout.negative_zero:
+            sign.bitwise_and_(torch.neg(code, out=field).bitwise_right_shift_(31))
         code.sub_(sign, alpha=layout.sign_bit)
     target.copy_(code)
-    if zero_exponent:
-        target.add_(zero_exponent & 0xFF)
+
+
+@lru_cache(maxsize=256)
+def _units(number: int) -> Tensor:
+    """number · 2^24 modulo 2^32, as int32."""
+    return torch.tensor(((number & 0xFF) << RANDOM_BITS) - ((number & 0x80) << (RANDOM_BITS + 1)), dtype=torch.int32)

@@ -1,13 +1,18 @@
-"""scaled_gemm: the product of two quantised matrices, out = (a · scale) @ (b · scale).t() + bias.
+"""scaled_gemm: the product of two quantised matrices, out = activation((a · scale) @ (b · scale).t() + bias).
 
-    out[m, n] = Σ_k dec(a[m, k]) · s_a[m, k] · dec(b[n, k]) · s_b[n, k]  (+ bias[n])
+    out[m, n] = f(Σ_k dec(a[m, k]) · s_a[m, k] · dec(b[n, k]) · s_b[n, k]  (+ bias[n]))
 
-`torch.ops.narrowgauge.scaled_gemm(a, a_scale, b, b_scale, a_scheme, b_scheme, bias, out_dtype) -> Tensor`
+`torch.ops.narrowgauge.scaled_gemm(a, a_scale, b, b_scale, a_scheme, b_scheme, bias, out_dtype, activation="none") ->
+Tensor`
   a, b      [M, K] and [N, K] codes of the schemes, any strides (a transposed view is as good as a contiguous tensor)
   a_scale   `Scheme.scale_shape((M, K))` float32, or the scale codes of a block format, or in their place the float32
             factor of every tile of `Scheme.factor_tile`, which two-level formats (NVFP4) need; b_scale likewise
   bias      [N] floating, or None
   out       [M, N] float32, bfloat16 or float16 (out_dtype), contiguous
+  activation  f, in float32: "none", "relu", "gelu", "gelu_tanh" or "silu"
+              (kernels/_gemm_activation.py has the formulas)
+The three products of a linear layer need no transposed copies: y = x Wᵀ takes (x, W), dx = dy W takes (dy, W.t()),
+dW = dyᵀ x takes (dy.t(), x.t()).
 Two formats of at most 8 bits, signed integers with each other and the rest (minifloats, codebooks) with each other;
 formats and granularities of the two sides may differ. Along K a scale covers everything (tensor, row) or a block; of
 two block lengths one divides the other.
@@ -29,9 +34,11 @@ from torch import Tensor
 
 from narrowgauge.formats import BlockFormat, Scheme, parse, quantize_reference
 from narrowgauge.formats.tiles import spread
-from narrowgauge.kernels import _gemm_triton as kernels
+from narrowgauge.kernels._gemm_activation import ROUNDINGS, STEEPEST, activate_, activated
+from narrowgauge.kernels._gemm_cases import compile_cases
 from narrowgauge.kernels._gemm_checks import check, exact_terms
-from narrowgauge.kernels._gemm_plan import INTERPRETER, PROMOTE_EVERY, plan, scale_columns, target_of
+from narrowgauge.kernels._gemm_plan import INTERPRETER, PROMOTE_EVERY, PROMOTED, plan, scale_columns, target_of
+from narrowgauge.kernels._gemm_triton import Call, keeps_codes, multiply
 from narrowgauge.kernels._tables_torch import decode
 from narrowgauge.kernels.dequantize import factors_of
 from narrowgauge.kernels.layout import layout_of
@@ -59,9 +66,18 @@ def _fold_and_multiply(a: Tensor, b: Tensor, factors: tuple[Tensor, Tensor], spe
     return torch.mm(operands[0], operands[1].t())
 
 
+def multiplies_bytes() -> bool:
+    """Whether the CPU has instructions that add products of int8 into int32 (VNNI), and torch a library that takes
+    them."""
+    return bool(torch.cpu._is_vnni_supported() and torch.backends.mkldnn.is_available())
+
+
 def _exact_sum(a: Tensor, b: Tensor, terms: int) -> Tensor:
-    """a @ b.t() of integer codes, as the float32 nearest to the int32 sum. `terms` products add exactly in float32, in
-    any order, so the BLAS takes them: far faster than integer products on most CPUs."""
+    """a @ b.t() of integer codes, as the float32 nearest to the int32 sum: by the CPU's own products of bytes, several
+    times as fast as those of float32. Where it has none, `terms` products add exactly in float32, in any order, so the
+    BLAS takes them, many times as fast as torch's loops over integers."""
+    if multiplies_bytes():
+        return torch._int_mm(a, b.t()).float()
     x, y, k = a.float(), b.float(), a.shape[1]
     if k <= terms:
         return torch.mm(x, y.t())
@@ -74,10 +90,10 @@ def _exact_sum(a: Tensor, b: Tensor, terms: int) -> Tensor:
 
 def scaled_gemm_torch(
     a: Tensor, a_scale: Tensor, b: Tensor, b_scale: Tensor, a_scheme: str, b_scheme: str, bias: Tensor | None,
-    out_dtype: torch.dtype,
+    out_dtype: torch.dtype, activation: str = "none",
 ) -> Tensor:  # fmt: skip
     """The CPU implementation: decode, the BLAS, then scale in place."""
-    specs = check(a, a_scale, b, b_scale, a_scheme, b_scheme, bias, out_dtype)
+    specs = check(a, a_scale, b, b_scale, a_scheme, b_scheme, bias, out_dtype, activation)
     factors = _factors(a_scale, specs[0], a.shape[1]), _factors(b_scale, specs[1], b.shape[1])
     layouts = layout_of(specs[0].element), layout_of(specs[1].element)
     if layouts[0].kind == "int" and scale_columns(specs[0].factor_tile, specs[1].factor_tile) == 0:
@@ -91,20 +107,28 @@ def scaled_gemm_torch(
             view.mul_(spread_rows(factor, spec.factor_tile[0], view.shape[0]))
     if bias is not None:
         out += bias
-    return out.to(out_dtype)
+    return activate_(out, activation).to(out_dtype)
+
+
+def kernel_call(
+    a: Tensor, a_scale: Tensor, b: Tensor, b_scale: Tensor, specs: tuple[Scheme, Scheme], bias: Tensor | None,
+    activation: str,
+) -> Call:  # fmt: skip
+    """A checked call as the Triton kernels take it: scales as codes or as factors."""
+    a_scale, b_scale = (
+        scale if keeps_codes(spec) else _factors(scale, spec, a.shape[1])
+        for scale, spec in zip((a_scale, b_scale), specs, strict=True)
+    )
+    return Call(a, a_scale, b, b_scale, *specs, bias, activation)
 
 
 def scaled_gemm_triton(
     a: Tensor, a_scale: Tensor, b: Tensor, b_scale: Tensor, a_scheme: str, b_scheme: str, bias: Tensor | None,
-    out_dtype: torch.dtype,
+    out_dtype: torch.dtype, activation: str = "none",
 ) -> Tensor:  # fmt: skip
     """The GPU implementation; on CPU tensors it runs in Triton's interpreter."""
-    specs = check(a, a_scale, b, b_scale, a_scheme, b_scheme, bias, out_dtype)
-    a_scale, b_scale = (
-        scale if kernels.keeps_codes(spec) else _factors(scale, spec, a.shape[1])
-        for scale, spec in zip((a_scale, b_scale), specs, strict=True)
-    )
-    return kernels.launch(a, a_scale, b, b_scale, *specs, bias, out_dtype)
+    specs = check(a, a_scale, b, b_scale, a_scheme, b_scheme, bias, out_dtype, activation)
+    return multiply(kernel_call(a, a_scale, b, b_scale, specs, bias, activation), out_dtype)
 
 
 def _unsupported(a: Tensor, *rest: object) -> str | None:
@@ -116,9 +140,9 @@ def _unsupported(a: Tensor, *rest: object) -> str | None:
 
 def _fake(
     a: Tensor, a_scale: Tensor, b: Tensor, b_scale: Tensor, a_scheme: str, b_scheme: str, bias: Tensor | None,
-    out_dtype: torch.dtype,
+    out_dtype: torch.dtype, activation: str = "none",
 ) -> Tensor:  # fmt: skip
-    check(a, a_scale, b, b_scale, a_scheme, b_scheme, bias, out_dtype)
+    check(a, a_scale, b, b_scale, a_scheme, b_scheme, bias, out_dtype, activation)
     return a.new_empty((a.shape[0], b.shape[0]), dtype=out_dtype)
 
 
@@ -130,26 +154,27 @@ def _dequantized(codes: Tensor, scale: Tensor, scheme: str) -> NDArray[np.float6
     return spec.element.decode(codes.cpu().numpy()) * spread(grid, spec.factor_tile, shape).astype(np.float64)
 
 
-def _reference(
+def reference(
     a: Tensor, a_scale: Tensor, b: Tensor, b_scale: Tensor, a_scheme: str, b_scheme: str, bias: Tensor | None,
-    out_dtype: torch.dtype,
+    out_dtype: torch.dtype, activation: str = "none",
 ) -> Tensor:  # fmt: skip
     """The float64 product of the dequantised operands, in float64 whatever out_dtype."""
     with np.errstate(invalid="ignore"):
         out = torch.from_numpy(_dequantized(a, a_scale, a_scheme) @ _dequantized(b, b_scale, b_scheme).T)
-    return out if bias is None else out + bias.double().cpu()
+    return activated(out if bias is None else out + bias.double().cpu(), activation)
 
 
-def _tolerance(
+def tolerance(
     a: Tensor, a_scale: Tensor, b: Tensor, b_scale: Tensor, a_scheme: str, b_scheme: str, bias: Tensor | None,
-    out_dtype: torch.dtype,
+    out_dtype: torch.dtype, activation: str = "none",
 ) -> Tensor:  # fmt: skip
     """|out - reference| at most, for every order of summation; 0 where the result is not finite.
 
     K products and sums in float32 and at most four roundings more: two scales, their product, the bias. Sums of
     integers without K-blocks are exact, so that only the roundings of the int32, the scales and the bias remain. Tensor
-    cores truncate, which doubles the unit roundoff; operands in three bfloat16 cost 2^-22; the partial sums of
-    Hopper's fp8 have 14 bits. The reference's own sum is float64.
+    cores truncate, which doubles the unit roundoff; operands in three bfloat16 cost 2^-22; the partial sums of some
+    targets' fp8 (PROMOTED) have 14 bits. An activation multiplies the error by its slope. The reference's own sum is
+    float64.
     """
     spec_a, spec_b = parse(a_scheme), parse(b_scheme)
     x, y = (np.nan_to_num(_dequantized(*side), posinf=0.0, neginf=0.0) for side in
@@ -158,20 +183,23 @@ def _tolerance(
     info = torch.finfo(out_dtype)
     out_roundoff = 0.0 if out_dtype == torch.float32 else info.eps / 2
     magnitude = np.abs(x) @ np.abs(y).T
-    reference = gamma(terms, 2.0**-53) * magnitude
+    own = gamma(terms, 2.0**-53) * magnitude
     if layout_of(spec_a.element).kind == "int" and scale_columns(spec_a.factor_tile, spec_b.factor_tile) == 0:
         terms, magnitude = 0, np.abs(x @ y.T)
     elif target != INTERPRETER:
         roundoff *= 2.0
-        how = plan(a.shape[0], b.shape[0], spec_a, spec_b, target)
+        how = plan(spec_a, spec_b, target)
         extra += 4 if (how.operand, how.precision) == ("fp32", "bf16x6") else 0
-        if target == "sm_90" and how.operand == "fp8":
+        if target in PROMOTED and how.operand == "fp8":
             partial = gamma(min(terms, PROMOTE_EVERY), 2.0**-13)
             out_roundoff += partial * (1.0 + out_roundoff)
     if bias is not None:
         magnitude = magnitude + np.abs(bias.double().cpu().numpy())
     bound = gemm_bound(terms, magnitude, unit_roundoff=roundoff, extra_roundings=extra, out_unit_roundoff=out_roundoff)
-    return torch.from_numpy(bound + reference + info.smallest_normal * info.eps / 2)
+    bound += own
+    if activation not in ("none", "relu"):
+        bound = STEEPEST * bound + ROUNDINGS * (magnitude + bound)
+    return torch.from_numpy(bound + info.smallest_normal * info.eps / 2)
 
 
 SAMPLE_PAIRS = (
@@ -244,7 +272,7 @@ def _samples(rng: np.random.Generator, device: str) -> Iterator[Sample]:
 
 def _cost(
     a: Tensor, a_scale: Tensor, b: Tensor, b_scale: Tensor, a_scheme: str, b_scheme: str, bias: Tensor | None,
-    out_dtype: torch.dtype,
+    out_dtype: torch.dtype, activation: str = "none",
 ) -> Cost:  # fmt: skip
     (m, k), n = a.shape, b.shape[0]
     read = sum(
@@ -257,15 +285,15 @@ GEMM = register(
     Op(
         name="scaled_gemm",
         schema="(Tensor a, Tensor a_scale, Tensor b, Tensor b_scale, str a_scheme, str b_scheme, Tensor? bias, "
-        "ScalarType out_dtype) -> Tensor",
-        reference=_reference,
+        'ScalarType out_dtype, str activation="none") -> Tensor',
+        reference=reference,
         torch_impl=scaled_gemm_torch,
         triton_impl=scaled_gemm_triton,
         fake=_fake,
         samples=_samples,
         cost=_cost,
-        bound=ErrorBound(_tolerance),
-        compile_cases=kernels.compile_cases,
+        bound=ErrorBound(tolerance),
+        compile_cases=compile_cases,
         unsupported=_unsupported,
     )
 )

@@ -59,6 +59,8 @@ class CompileCase:
     """One ahead-of-time compilation of a Triton kernel: `signature` maps argument → Triton type, `constants` the rest.
 
     expect: target (such as "sm_90") → text that must be in the assembly, the tensor-core instruction for instance.
+    load_bytes: what threads read at a time, at least, where no tensor memory accelerator reads for them.
+    options: further ones of the launch, such as ("enable_fp_fusion", False).
     """
 
     name: str
@@ -68,7 +70,9 @@ class CompileCase:
     num_warps: int = 4
     num_stages: int = 3
     expect: tuple[tuple[str, str], ...] = ()
-    targets: tuple[str, ...] = ("sm_80", "sm_90", "sm_100", "gfx942")
+    targets: tuple[str, ...] = ("sm_80", "sm_89", "sm_90", "sm_100", "sm_120", "gfx942", "gfx950")
+    load_bytes: int = 16
+    options: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,14 @@ scale. Every implementation gives the same bits, stochastic rounding included.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from narrowgauge._version import __version__
 from narrowgauge.formats import Quantized, parse, quantize_reference
 from narrowgauge.kernels._quantize_cases import compile_cases
 from narrowgauge.kernels._quantize_torch import check_input, quantize_torch, quantize_traceable
@@ -125,6 +127,9 @@ QUANTIZE = register(
     )
 )
 
-# A composite: tracers keep the call in the graph and take it apart below Python's level, where inductor fuses it.
-LIBRARY.define("quantize_traceable" + QUANTIZE.schema)
-LIBRARY.impl("quantize_traceable", quantize_traceable, "CompositeImplicitAutograd")
+# A composite: tracers keep the call in the graph and take it apart below Python's level, where inductor fuses it. torch
+# keeps compiled graphs on the disk by the names of their operators: a version's formula has a name of its own.
+TRACEABLE = "quantize_traceable_" + re.sub(r"\W", "_", __version__)
+LIBRARY.define(TRACEABLE + QUANTIZE.schema)
+LIBRARY.impl(TRACEABLE, quantize_traceable, "CompositeImplicitAutograd")
+QUANTIZE_TRACEABLE = getattr(torch.ops.narrowgauge, TRACEABLE)

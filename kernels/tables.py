@@ -10,9 +10,10 @@ Ordered patterns are int32: `o = bits ^ ((bits >> 31) & 0x7FFFFFFF)`, which sort
 
 Stochastic rounding looks at the levels `below <= y <= above` around the value, in float64 (IEEE operations alone):
 
-    frac = (y - below) / (above - below)        up when floor(frac · 2^24) + R >= 2^24
+    frac = (y - below) / (above - below)        up when min(floor(frac · 2^24), 2^24 - 1) + R >= 2^24
 
-`mirrored` formats (minifloats, RF8) count frac from the level nearer to zero instead, so that -y rounds like y.
+because the quotient of a value just below its upper level may be rounded to 1. `mirrored` formats (minifloats, RF8)
+count frac from the level nearer to zero instead, so that -y rounds like y.
 """
 
 from __future__ import annotations
@@ -169,7 +170,8 @@ def _stochastic(
     negative = np.signbit(x) & mirrored
     step = np.where(high > low, levels[high] - levels[low], 1.0)
     frac = np.where(negative, levels[high] - clipped, clipped - levels[low]) / step
-    moves = np.floor(frac * (1 << RANDOM_BITS)).astype(np.int64) + random >= 1 << RANDOM_BITS
+    whole = np.minimum(np.floor(frac * (1 << RANDOM_BITS)).astype(np.int64), (1 << RANDOM_BITS) - (not mirrored))
+    moves = whole + random >= 1 << RANDOM_BITS
     rank = np.where(moves != negative, high, low)
     if mirrored:
         # No zero between the two: a magnitude below the smallest becomes the smallest.

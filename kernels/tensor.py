@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from narrowgauge.formats import Scheme, parse
+from narrowgauge.formats import BlockFormat, Scheme, parse
 from narrowgauge.formats.rounding import choice
 from narrowgauge.kernels._quantize_torch import check_input
 from narrowgauge.kernels.dequantize import DEQUANTIZE, block_factors
 from narrowgauge.kernels.policy import NonFinite, apply_saturation, raise_if_not_finite
-from narrowgauge.kernels.quantize import QUANTIZE
+from narrowgauge.kernels.quantize import QUANTIZE, QUANTIZE_TRACEABLE
+from narrowgauge.kernels.requantize import REQUANTIZE
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,36 @@ class QuantizedTensor:
         """float32 factor of every tile of `scheme.factor_tile`, [tiles down, tiles across]: scale and outer decoded.
         `scaled_gemm` takes them in the place of the scale codes of a block format."""
         return block_factors(self.scale, self.outer, self.text, self.shape[-1] if self.shape else 1)
+
+    def requantize(
+        self, scheme: Scheme | str, seed: int | None = None, *, offset: int = 0, turned: bool = False
+    ) -> QuantizedTensor:
+        """`quantize(self.dequantize(torch.float32), scheme)` without that tensor in memory on a GPU; turned: of its
+        transpose, [K, M] with contiguous codes. seed, offset: the random stream of a `+sr` scheme."""
+        text = canonical(scheme)
+        number = check_seed(text, seed)
+        codes, scale, outer = REQUANTIZE(self.codes, self.scale, self.outer, self.text, text, turned, number, offset)
+        return QuantizedTensor(codes, scale, outer, text, self.dtype)
+
+    def transpose(self) -> QuantizedTensor:
+        """The matrix [M, K] as its transpose [K, M], every value as it is: codes and scales change places, and so do
+        the sides of the tile in the scheme (row becomes col, 1x128 becomes 128x1).
+
+        ValueError unless it has two axes, and for block formats whose blocks are not square.
+        """
+        if self.codes.dim() != 2:
+            raise ValueError(f"shape: a transpose has two axes, got {tuple(self.shape)}")
+        spec = self.scheme
+        if isinstance(spec.format, BlockFormat):
+            if spec.tile[0] != spec.tile[1] or spec.factor_tile != spec.tile:
+                raise ValueError(
+                    f"scheme: blocks of {spec.format.name} are {spec.granularity}, which no scheme turns; accepted: "
+                    "square blocks, or `requantize` with turned=True"
+                )
+        else:
+            spec = replace(spec, tile=(spec.tile[1], spec.tile[0]))
+        codes, scale = self.codes.t().contiguous(), self.scale.t().contiguous()
+        return QuantizedTensor(codes, scale, self.outer, str(spec), self.dtype)
 
     def __repr__(self) -> str:
         return (
@@ -99,7 +130,8 @@ def quantize_raw(x: Tensor, scheme: str, seed: int = 0, offset: int = 0) -> tupl
     """(codes, scale, outer) through the dispatcher; while a compiler traces for the CPU, the formula itself, so that
     it fuses with what surrounds it. The bits are the same."""
     if torch.compiler.is_compiling() and x.device.type == "cpu":
-        return torch.ops.narrowgauge.quantize_traceable(x, scheme, seed, offset)
+        traced: tuple[Tensor, Tensor, Tensor] = QUANTIZE_TRACEABLE(x, scheme, seed, offset)
+        return traced
     result: tuple[Tensor, Tensor, Tensor] = QUANTIZE(x, scheme, seed, offset)
     return result
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from narrowgauge.formats.stages import Draw
 from narrowgauge.nn.issued_calls import IssuedCalls
-from narrowgauge.nn.operand import Operand, dequantized, gemm, make_operand, restored
+from narrowgauge.nn.operand import Operand, dequantized, gemm, make_both, make_operand, restored
 from narrowgauge.nn.sampling import sampled_rows, sampling_draws
 from narrowgauge.nn.scaling import ScaleState
 
@@ -60,6 +60,13 @@ class Call:
     def operand(self, x: Tensor, text: str | None, slot: int, scale: Tensor | None = None) -> Operand:
         """The operand of a slot, see `make_operand`."""
         return make_operand(x, text, slot_draw(self.seed, self.offset, slot), scale)
+
+    def both(
+        self, x: Tensor, texts: tuple[str | None, str | None], slots: tuple[int, int]
+    ) -> tuple[Operand, Operand] | None:
+        """The operands of x and of its transpose, see `make_both`."""
+        draws = (slot_draw(self.seed, self.offset, slot) for slot in slots)
+        return make_both(x, *texts, *draws)
 
     def restored(self, operand: Operand, text: str | None, slot: int, columns: int, dtype: torch.dtype) -> Tensor:
         """The operand's values, rotations turned back."""

@@ -43,6 +43,12 @@ class Rules(NamedTuple):
         scale = None if state is None else self.call.scale(state, x, slot, forward=forward)
         return self.call.operand(x, self.plan.slots[slot], slot, scale), scale
 
+    def both(self, x: Tensor, slot: int, turned: int) -> tuple[Operand, Operand] | None:
+        """The operands of x and of its transpose in two slots, where one kernel makes both (`nn.operand.make_both`)."""
+        if any(SLOTS[index] in (self.scalers or {}) for index in (slot, turned)):
+            return None
+        return self.call.both(x, (self.plan.slots[slot], self.plan.slots[turned]), (slot, turned))
+
     def product(self, a: Operand, b: Operand, index: int, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Product `index` of (fprop, dgrad, wgrad), under its accumulator and in the format of its output."""
         y, text = self.call.product(a, b, index, bias, dtype, self.plan.accumulate), self.plan.outputs[index]
@@ -83,15 +89,18 @@ class QuantizedMatmul(torch.autograd.Function):
         plan, ctx.rules = rules.plan, rules
         ctx.x_dtype, ctx.w_dtype = x.dtype, weight.dtype
         ctx.bias_dtype = None if bias is None else bias.dtype
-        a, (b, scale) = rules.operand(x, 0, forward=True)[0], rules.operand(weight, 1, forward=True)
+        keeps_codes = ctx.needs_input_grad[1] and has_codes(plan.slots[5]) and not saved_are_compressed()
+        made = rules.both(x, 0, 5) if keeps_codes and not plan.requantize else None
+        a = rules.operand(x, 0, forward=True)[0] if made is None else made[0]
+        b, scale = rules.operand(weight, 1, forward=True)
         y = rules.product(a, b, 0, bias, x.dtype)
         del b
         kept: tuple[Tensor | None, ...] = ()
         ctx.coded = None
         if ctx.needs_input_grad[1]:
             source = rules.restored(a, 0, x) if plan.requantize else x
-            if has_codes(plan.slots[5]) and not saved_are_compressed():
-                copy = rules.operand(source.t(), 5, forward=True)[0]
+            if keeps_codes:
+                copy = rules.operand(source.t(), 5, forward=True)[0] if made is None else made[1]
                 ctx.coded, kept = (copy.scheme, copy.gain), (copy.values, copy.scale, copy.outer)
             else:
                 kept = (source,)
@@ -115,15 +124,17 @@ def _gradients(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, Tenso
     rules: Rules = ctx.rules
     weight, scale, *kept = ctx.saved_tensors
     grad_x = grad_w = grad_b = None
+    made = rules.both(g, 2, 4) if ctx.needs_input_grad[0] and ctx.needs_input_grad[1] else None
     if ctx.needs_input_grad[0]:
         source = weight
         if rules.plan.requantize:
             source = rules.restored(rules.call.operand(weight, rules.plan.slots[1], 1, scale), 1, weight)
-        a, b = rules.operand(g, 2)[0], rules.operand(source.t(), 3)[0]
+        a = rules.operand(g, 2)[0] if made is None else made[0]
+        b = rules.operand(source.t(), 3)[0]
         grad_x = rules.product(rules.sampled(a, 2, g), b, 1, None, ctx.x_dtype)
         del a, b, source
     if ctx.needs_input_grad[1]:
-        a = rules.operand(g.t(), 4)[0]
+        a = rules.operand(g.t(), 4)[0] if made is None else made[1]
         b = rules.operand(kept[0].t(), 5)[0] if ctx.coded is None else Operand(*kept, *ctx.coded)
         grad_w = rules.product(rules.sampled(a, 4, g, b), b, 2, None, ctx.w_dtype)
     if ctx.bias_dtype is not None and ctx.needs_input_grad[2]:

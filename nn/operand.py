@@ -18,6 +18,7 @@ from narrowgauge.formats.stages import Draw
 from narrowgauge.kernels.dequantize import block_factors
 from narrowgauge.kernels.gemm import GEMM
 from narrowgauge.kernels.layout import CODE_BITS, layout_of
+from narrowgauge.kernels.quantize_pair import QUANTIZE_PAIR
 from narrowgauge.kernels.tensor import dequantize_raw, quantize_raw
 from narrowgauge.kernels.wide import round_values
 from narrowgauge.nn.accumulate import accumulate
@@ -91,6 +92,25 @@ def make_operand(x: Tensor, text: str | None, draw: Draw, scale: Tensor | None =
     for stage, memo in zip(reversed(spec.stages), reversed(memos), strict=True):
         values = STAGES[type(stage)][1](stage, values, memo)
     return Operand(values)
+
+
+def one_read_pays(x: Tensor) -> bool:
+    """Whether making two copies of x from one read is quicker: where reading it takes the time, on a GPU."""
+    return x.device.type == "cuda"
+
+
+def make_both(
+    x: Tensor, text: str | None, turned: str | None, draw: Draw, turned_draw: Draw
+) -> tuple[Operand, Operand] | None:
+    """The operands of x [rows, columns] under `text` and of its transpose under `turned`, from one read of x; None
+    where one of them has stages or no codes, or there is nothing to gain. Both draws have one seed."""
+    if text is None or turned is None or not one_read_pays(x):
+        return None
+    specs = parse_operand(text), parse_operand(turned)
+    if not all(isinstance(spec, Scheme) and is_coded(spec) for spec in specs):
+        return None
+    six = QUANTIZE_PAIR(x, text, turned, draw.seed, draw.offset, turned_draw.offset)
+    return Operand(six[0], six[1], six[2], text), Operand(six[3], six[4], six[5], turned)
 
 
 def _quantized(u: Tensor, spec: OperandScheme, draw: Draw, scale: Tensor | None) -> Operand:

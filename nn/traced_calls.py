@@ -39,6 +39,7 @@ from narrowgauge.nn.operand import (
     dequantized,
     gemm,
     is_coded,
+    make_both,
     make_operand,
     restored,
     with_bias,
@@ -62,6 +63,13 @@ class TracedCall:
 
     def operand(self, x: Tensor, text: str | None, slot: int, scale: Tensor | None = None) -> Operand:
         return self._operand(x, text, slot, SIGNS + slot // 2, scale)
+
+    def both(
+        self, x: Tensor, texts: tuple[str | None, str | None], slots: tuple[int, int]
+    ) -> tuple[Operand, Operand] | None:
+        if all(text is None or _rounds_to_nearest(parse_operand(text)) for text in texts):
+            return make_both(x, *texts, Draw(), Draw())
+        return None
 
     def _operand(self, x: Tensor, text: str | None, stream: int, shared: int, scale: Tensor | None) -> Operand:
         if text is None or _rounds_to_nearest(parse_operand(text)):

@@ -158,8 +158,9 @@ def test_bench_quantize_prints_ratios_and_writes_a_file(capsys, tmp_path):
     words = ["bench", "quantize", "--size", "64", "--no-compiled", "--repetitions", "9"]
     status, out, err = run(capsys, *words, "--out", str(tmp_path / "q.json"))
     assert status == 0
-    assert re.search(r"eager +\S+ +\S+ ", out)
-    assert "not timed: compiled (left out as asked)" in out
+    assert re.search(r"64x64: e4m3fn/row +\S+ +\S+ ", out)
+    assert "not timed: e4m3fn/row, compiled; e4m3fn/row+sr, compiled (left out as asked)" in out
+    assert "ceilings in this run: copy " in out
     assert "written:" in err
     assert json.loads((tmp_path / "q.json").read_text())["suite"] == "quantize"
 
@@ -167,7 +168,9 @@ def test_bench_quantize_prints_ratios_and_writes_a_file(capsys, tmp_path):
 def test_bench_json_is_one_object(capsys):
     words = ["bench", "quantize", "--size", "32", "--no-compiled", "--no-peers", "--repetitions", "9", "--json"]
     result = json.loads(run(capsys, *words)[1])
-    assert [row["name"] for row in result["rows"]] == ["clone", "eager"]
+    assert [row["name"] for row in result["rows"]] == [
+        f"32x32: {name}" for name in ("clone", "copy_", "e4m3fn/row", "e4m3fn/row+sr")
+    ]
 
 
 def test_bench_activation_prints_the_units_that_are_kept(capsys):
@@ -179,12 +182,12 @@ def test_bench_activation_prints_the_units_that_are_kept(capsys):
 
 
 def test_bench_gives_no_speed_of_a_wrong_result(capsys, monkeypatch):
-    from narrowgauge.bench import quantize
+    from narrowgauge.bench import quantize_competitors
 
     def wrong(*args):
         raise AssertionError("codes: 1 of 64 elements differ")
 
-    monkeypatch.setattr(quantize, "check_conformance", wrong)
+    monkeypatch.setattr(quantize_competitors, "check_conformance", wrong)
     status, out, err = run(capsys, "bench", "quantize", "--size", "8", "--no-compiled", "--no-peers")
     assert (status, out) == (1, "")
     assert "its speed is not reported" in err

@@ -1,13 +1,10 @@
 """x · Wᵀ + b with a frozen weight that is kept as codes: `torch.ops.narrowgauge.stored_linear`.
 
-    y [T, N] = x [T, K] · dequantize(W) [N, K]ᵀ + b,   W rounded once to the dtype of x        dx = dy · dequantize(W)
+    y [T, N] = x [T, K] · dequantize(W) [N, K]ᵀ + b               dx = dy · dequantize(W), W rounded to the dtype of dy
 
-The weight is never whole on the CPU: so many rows as make `BLOCK` values are decoded, multiplied into their columns of
-y, and forgotten, while they are in the cache. Other devices decode everything, then multiply. Backward decodes again,
-so that nothing but codes is saved; no weight gradient exists.
-
-A few rows of bfloat16 times int8 codes with a scale per row (one token at a time) go to torch's kernel for that, which
-multiplies the codes themselves; the scales multiply its sums.
+The product is that of `kernels/weight_only.py`, in which the weight is never whole. Backward decodes again, so that
+nothing but codes is saved; on the CPU so many rows at a time as make `BLOCK` values, elsewhere everything. No weight
+gradient exists.
 """
 
 from __future__ import annotations
@@ -20,12 +17,11 @@ from torch import Tensor
 
 from narrowgauge.formats import parse
 from narrowgauge.kernels.op import LIBRARY
-from narrowgauge.nn.inference.parts import Parts, decoded_rows, rows_of, whole
+from narrowgauge.kernels.weight_only import WEIGHT_ONLY_GEMM
+from narrowgauge.nn.inference.parts import Parts, decoded_rows, plain_scale, rows_of, whole
 
 BLOCK = 1 << 19
 """Weights decoded at a time: 2 MiB in float32."""
-FEW_ROWS = 4
-"""Rows of x up to which torch's int8 kernel is faster than decoding and the BLAS."""
 
 
 def _blocks(parts: Parts, scheme: str, cols: int, dtype: torch.dtype) -> Iterator[tuple[int, int, Tensor]]:
@@ -39,37 +35,14 @@ def _blocks(parts: Parts, scheme: str, cols: int, dtype: torch.dtype) -> Iterato
         yield start, stop, decoded_rows(rows_of(parts, spec, start, stop), spec, cols).to(dtype)
 
 
-def _suits_int8_kernel(x: Tensor, parts: Parts, scheme: str) -> bool:
-    """Whether torch's int8 kernel serves: it is faster up to `FEW_ROWS` rows, and reads past the end of rows that are
-    no multiple of its vectors."""
-    spec = parse(scheme)
-    is_plain = spec.element.name in ("int8", "int8_full") and spec.tile == (1, None)
-    is_whole = x.shape[1] % 64 == 0 and parts.codes.shape[0] % 64 == 0 and x.shape[1] > 0
-    return (
-        x.dtype == torch.bfloat16
-        and 0 < x.shape[0] <= FEW_ROWS
-        and is_plain
-        and is_whole
-        and parts.zero_point is None
-        and parts.second is None
-    )
-
-
 def _forward(
     x: Tensor, codes: Tensor, scale: Tensor, outer: Tensor | None, zero_point: Tensor | None, second: Tensor | None,
     mean: Tensor | None, bias: Tensor | None, scheme: str, cols: int,
 ) -> Tensor:  # fmt: skip
     parts = Parts(codes, scale, outer, zero_point, second, mean)
-    if x.device.type != "cpu":
-        y = x @ whole(parts, scheme, cols, x.dtype).t()
-    elif _suits_int8_kernel(x, parts, scheme):
-        one = torch.ones(codes.shape[0], dtype=x.dtype)
-        y = (torch._weight_int8pack_mm(x.contiguous(), codes, one).float() * scale.t()).to(x.dtype)
-    else:
-        y = x.new_empty((x.shape[0], codes.shape[0]))
-        for start, stop, weight in _blocks(parts, scheme, cols, x.dtype):
-            torch.mm(x, weight.t(), out=y[:, start:stop])
-    return y if bias is None else y.add_(bias.to(x.dtype))
+    packed = parse(scheme).element.bits < 8
+    y: Tensor = WEIGHT_ONLY_GEMM(x, codes, plain_scale(parts), outer, zero_point, scheme, cols, packed, bias, x.dtype)
+    return y
 
 
 def _input_gradient(

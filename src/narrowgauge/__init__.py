@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from narrowgauge._lazy import on_first_use
+from narrowgauge._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from narrowgauge import bench, formats, kernels, methods, nn, numerics, optim, priors, train
     from narrowgauge.formats import Scheme
     from narrowgauge.kernels import QuantizedTensor, fake_quantize, quantize
     from narrowgauge.nn import QuantLinear, Recipe, compress_activations, convert, explain, export, load, revert
-
-__version__ = "0.1.0"
 
 __all__ = [
     "QuantLinear",

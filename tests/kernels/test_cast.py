@@ -136,6 +136,27 @@ def test_rounding_bits_are_those_of_the_definition() -> None:
     np.testing.assert_array_equal(ours, rounding_bits((7, 13), SEED, OFFSET))
 
 
+@pytest.mark.parametrize("start", [0, 1, 6, 4000])
+def test_rounding_bits_may_start_at_any_element(start: int) -> None:
+    from narrowgauge.formats.philox import rounding_bits
+
+    cpu, memory = torch.device("cpu"), torch.empty((25, 2), dtype=torch.int64)
+    expected = rounding_bits((start + 91,), SEED, OFFSET)[start:].reshape(7, 13)
+    for given in (None, memory):
+        ours = _cast_torch.rounding_bits((7, 13), SEED, OFFSET, cpu, start, given)
+        np.testing.assert_array_equal(ours.numpy(), expected)
+
+
+@pytest.mark.parametrize("start", [0, 3, (1 << 34) - 50, 1 << 35])
+def test_rounding_bits_in_plain_torch_are_those_that_numpy_draws(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    expected = _cast_torch.rounding_bits((7, 13), SEED, OFFSET, cpu, start)
+    monkeypatch.setattr(_cast_torch, "_is_eager", lambda x: False)
+    assert torch.equal(_cast_torch.rounding_bits((7, 13), SEED, OFFSET, cpu, start), expected)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert torch.equal(_cast_torch.rounding_bits((7, 13), SEED, OFFSET, cpu, start), expected)
+
+
 def test_round_to_odd_equals_the_definition() -> None:
     rng = np.random.default_rng(3)
     x = rng.standard_normal(20000) * np.exp2(rng.uniform(-160, 140, 20000))

@@ -12,7 +12,8 @@ from torch import Tensor
 import narrowgauge as ng
 from narrowgauge.formats import CodebookFormat, FloatFormat, get, names, parse, quantize_reference
 from narrowgauge.kernels import gemm
-from narrowgauge.kernels._gemm_plan import INTERPRETER, PROMOTE_EVERY, operand_type, plan, scale_columns
+from narrowgauge.kernels._gemm_activation import ACTIVATIONS, activated
+from narrowgauge.kernels._gemm_plan import INTERPRETER, operand_type, plan
 from narrowgauge.kernels.gemm import GEMM
 
 ONE = torch.ones((1, 1))
@@ -34,7 +35,7 @@ def arguments(
     b, b_scale = quantized(rng.standard_normal((n, k)), b_scheme)
     call = {
         "a": a, "a_scale": a_scale, "b": b, "b_scale": b_scale, "a_scheme": a_scheme, "b_scheme": b_scheme,
-        "bias": None, "out_dtype": torch.float32,
+        "bias": None, "out_dtype": torch.float32, "activation": "none",
     }  # fmt: skip
     assert changes.keys() <= call.keys()
     return tuple({**call, **changes}.values())
@@ -137,6 +138,25 @@ def test_empty_contraction_leaves_the_bias(implementation: str, out_dtype: torch
     assert torch.equal(out, bias.to(out_dtype).expand(6, 5))
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activation_follows_the_bias(activation: str, implementation: str) -> None:
+    bias = torch.linspace(-3, 3, 5)
+    call = arguments("e4m3fn/row", "e4m3fn/32x32", bias=bias)
+    out = run(implementation, *call[:-1], activation).double()
+    plain = run(implementation, *call).double()
+    torch.testing.assert_close(out, activated(plain, activation), rtol=1e-5, atol=1e-5)
+    assert ((out - plain).abs().max() > 0.1) == (activation != "none")
+    tolerance = GEMM.bound.tolerance(*call[:-1], activation)
+    assert ((out - GEMM.reference(*call[:-1], activation)).abs() <= tolerance).all()
+
+
+def test_an_activation_is_asked_for_by_a_trailing_argument_that_may_be_left_out() -> None:
+    call = arguments("int8/row", "int8")
+    assert torch.equal(GEMM(*call[:-1]), GEMM(*call))
+    assert torch.equal(GEMM(*call[:-1], "relu"), GEMM(*call).relu())
+
+
 def test_a_compiled_call_gives_the_same_bits() -> None:
     call = arguments("e4m3fn/row", "e5m2")
 
@@ -175,42 +195,22 @@ def test_values_that_no_narrow_type_holds_are_multiplied_in_float32() -> None:
     assert operand_type(get("nf4"), get("nf4"), INTERPRETER) == "fp32"
     assert operand_type(get("hif8"), get("hif8"), "sm_90") == "fp16"
     scheme = parse("nf4/row")
-    assert plan(4096, 4096, scheme, scheme, "sm_90").precision == "bf16x6"
-    assert plan(4096, 4096, scheme, scheme, "gfx942").precision == "ieee"
+    assert plan(scheme, scheme, "sm_90").precision == "bf16x6"
+    assert plan(scheme, scheme, "gfx942").precision == "ieee"
 
 
-def test_native_fp8_is_used_only_where_sums_are_kept_in_float32() -> None:
+def test_native_fp8_goes_to_the_targets_that_have_it_and_is_promoted_where_sums_are_short_of_digits() -> None:
     e4m3, e5m2, fnuz = get("e4m3fn"), get("e5m2"), get("e4m3fnuz")
     native = {target for target in TARGETS if operand_type(e5m2, e4m3, target) == "fp8"}
-    assert native == {"sm_90", "sm_100", "gfx950"}
+    assert native == {"sm_89", "sm_90", "sm_100", "sm_120", "gfx950"}
+    rows, blocks = parse("e4m3fn/row"), parse("e4m3fn/1x128")
+    promoted = {target: plan(rows, rows, target).promote for target in sorted(native)}
+    assert promoted == {"gfx950": "", "sm_100": "", "sm_120": "sum", "sm_89": "sum", "sm_90": "wgmma"}
+    # A K-block's partial sum is added in float32 as it is.
+    assert {plan(blocks, rows, target).promote for target in native} == {""}
     assert {target for target in TARGETS if operand_type(fnuz, fnuz, target) == "fp8"} == {"gfx942"}
     assert operand_type(get("rf8"), e4m3, "sm_90") == "fp16"
     assert operand_type(get("int8"), get("int8"), "sm_80") == "int8"
-
-
-SCHEMES = ("e4m3fn", "e4m3fn/row", "e4m3fn/1x128", "e4m3fn/128x128", "e4m3fn/1x32", "rf8/row", "rf8/1x64", "mxfp8")
-
-
-@pytest.mark.parametrize("target", TARGETS)
-def test_no_partial_sum_is_longer_than_promised(target: str) -> None:
-    for a in SCHEMES:
-        for b in SCHEMES:
-            columns = scale_columns(parse(a).tile, parse(b).tile)
-            how = plan(4096, 4096, parse(a), parse(b), target)
-            assert how.block_k <= PROMOTE_EVERY
-            assert how.block_k == 32 or columns == 0 or how.block_k <= columns
-            # wgmma adds fp8 in 14 bits: without K-blocks the instruction itself has to be promoted.
-            assert how.promote == (target == "sm_90" and how.operand == "fp8" and columns == 0)
-            assert not how.promote or how.block_k == PROMOTE_EVERY
-
-
-@pytest.mark.parametrize("target", TARGETS)
-def test_plan_takes_narrow_tiles_for_small_products(target: str) -> None:
-    scheme = parse("e4m3fn/row")
-    small, large = (plan(size, size, scheme, scheme, target) for size in (64, 8192))
-    assert (small.block_m, small.block_n, small.num_warps) == (64, 64, 4)
-    assert (large.block_m, large.num_warps) == (128, 8)
-    assert plan(1, 1, scheme, scheme, target) == small
 
 
 def test_old_gpus_are_refused_with_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,6 +239,7 @@ WRONG: tuple[tuple[dict[str, Any], type[Exception], str], ...] = (
     ({"a_scheme": "e4m3fn/1x32", "b_scheme": "e4m3fn/1x48"}, ValueError, "K-blocks of 48 columns, e4m3fn/1x32 of 32"),
     ({"a_scheme": "binary8p1se", "b_scheme": "binary8p1se"}, ValueError, "beyond the float32 accumulator"),
     ({"a_scheme": "rf8b125", "b_scheme": "rf8"}, ValueError, "beyond the float32 accumulator"),
+    ({"activation": "gelu_tan"}, ValueError, "activation: got 'gelu_tan', accepted: none, relu, gelu, gelu_tanh, silu"),
     ({"a_scheme": "int8", "b_scheme": "nf4"}, ValueError, "b_scheme: nf4 does not go with int8"),
 )  # fmt: skip
 
@@ -267,3 +268,20 @@ def test_integer_sums_that_may_leave_int32_are_refused() -> None:
         GEMM(a, ONE, a, ONE, "int8", "int8", None, torch.float32)
     blocks = torch.ones((1, k // 1024))
     assert GEMM(a, blocks, a, blocks, "int8/1x1024", "int8/1x1024", None, torch.float32).item() == 0
+
+
+@pytest.mark.parametrize("bytes_", [False, True])
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(1, 1, 1), (7, 5, 0), (0, 3, 8), (33, 17, 1023), (5, 9, 3001), (2, 3, 40000)]
+)
+def test_integer_products_of_both_kinds_are_exact(
+    monkeypatch: pytest.MonkeyPatch, bytes_: bool, m: int, n: int, k: int
+) -> None:
+    monkeypatch.setattr(gemm, "multiplies_bytes", lambda: bytes_)
+    rng = np.random.default_rng(k)
+    a, b = (rng.integers(-128, 128, shape).astype(np.int8) for shape in ((m, k), (n, k)))
+    a[:, : k // 2] = b[:, : k // 2] = -128  # the largest sums
+    expected = a.astype(np.int64) @ b.astype(np.int64).T
+    for left in (torch.from_numpy(a), torch.from_numpy(np.asfortranarray(a))):
+        actual = gemm._exact_sum(left, torch.from_numpy(b), 1024)
+        assert torch.equal(actual, torch.from_numpy(expected).float())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from narrowgauge.formats.philox import philox, rounding_bits
 from narrowgauge.formats.rounding import RANDOM_BITS
@@ -37,6 +38,24 @@ def test_counters_beyond_32_bits_carry_into_the_upper_word(start: int) -> None:
     np.testing.assert_array_equal(out.view(np.uint32), np.stack(words, axis=-1).astype(np.uint32))
 
 
-def test_parts_divide_the_range_of_a_counter_word() -> None:
-    assert 2**32 % _philox_numpy.CACHED_BLOCKS == 0
-    assert RANDOM_BITS == 24
+def expected_bits(first: int, count: int, seed: int, offset: int) -> NDArray[np.uint32]:
+    blocks, half = np.arange(first, first + count, dtype=np.uint64), np.uint64(32)
+    stream = [np.full_like(blocks, word) for word in (offset & 0xFFFFFFFF, offset >> 32)]
+    words = philox((blocks & np.uint64(0xFFFFFFFF), blocks >> half, *stream), seed)
+    return (np.stack(words, axis=-1) >> np.uint64(32 - RANDOM_BITS)).astype(np.uint32)
+
+
+@pytest.mark.parametrize("first", [1, 100, (1 << 32) - 70, (1 << 33) - 1])
+def test_bits_may_start_at_any_block(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_philox_numpy, "CACHED_BLOCKS", 64)
+    out = np.empty((150, 2), np.uint64)
+    fill_rounding_bits(out, *STREAMS[2], first)
+    np.testing.assert_array_equal(out.view(np.uint32), expected_bits(first, 150, *STREAMS[2]))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_threads_that_share_the_work_draw_the_same(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_philox_numpy, "SHARED_BLOCKS", 64)
+    out = np.empty((301, 2), np.uint64)
+    fill_rounding_bits(out, *STREAMS[2], 7, threads)
+    np.testing.assert_array_equal(out.view(np.uint32), expected_bits(7, 301, *STREAMS[2]))

@@ -136,3 +136,23 @@ def test_no_rows_give_zero_gradients(chosen: str | Recipe) -> None:
     assert x.grad.shape == (0, K)
     assert not layer.weight.grad.any()
     assert not layer.bias.grad.any()
+
+
+@pytest.mark.parametrize(
+    "name", ["fp8_row", "fp8_deepseek", "mxfp8", "nvfp4", "int8_switchback", "mxfp4_rht_sr", STOCHASTIC]
+)
+def test_copies_made_from_one_read_change_no_bit(monkeypatch: pytest.MonkeyPatch, name: str | Recipe) -> None:
+    """On a GPU one kernel makes both copies of X and of dY."""
+    x, grad = torch.randn(T, K), torch.randn(T, N)
+
+    def results() -> list[Tensor]:
+        torch.manual_seed(0)
+        layer, leaf = QuantLinear(K, N, recipe=name, seed=5), x.clone().requires_grad_()
+        y = layer(leaf)
+        y.backward(grad)
+        return [y.detach(), leaf.grad, layer.weight.grad, layer.bias.grad]
+
+    expected = results()
+    monkeypatch.setattr(operands, "one_read_pays", lambda x: True)
+    for actual, before in zip(results(), expected, strict=True):
+        assert torch.equal(actual, before)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from narrowgauge.formats.operand import operand_reference, parse_operand
 from narrowgauge.formats.stages import Draw
 from narrowgauge.nn import QuantLinear, recipe
-from narrowgauge.nn.operand import dequantized, make_operand, restored
+from narrowgauge.nn.operand import dequantized, make_both, make_operand, restored
 from narrowgauge.numerics import check_module
 
 SLOT_TEXTS = (
@@ -103,3 +103,34 @@ def test_operands_of_a_product_are_rotated_alike() -> None:
 def test_options_that_mean_nothing_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"option|hadamard|occ|scheme"):
         parse_operand(text)
+
+
+PAIRS = (
+    ("e4m3fn/row", "e4m3fn/row"),
+    ("e5m2/1x128+sr", "e4m3fn/128x128+sr"),
+    ("mxfp8", "mxfp4+sr"),
+    ("nvfp4", "nvfp4"),
+)
+
+
+@pytest.mark.parametrize(("text", "turned"), PAIRS)
+def test_both_operands_of_one_read_are_those_of_two(monkeypatch: pytest.MonkeyPatch, text: str, turned: str) -> None:
+    x, draws = torch.randn(96, 160), (Draw(3, 4), Draw(3, 9))
+    assert make_both(x, text, turned, *draws) is None  # nothing to gain on a CPU
+    monkeypatch.setattr("narrowgauge.nn.operand.one_read_pays", lambda x: True)
+    made = make_both(x, text, turned, *draws)
+    assert made is not None
+    for actual, expected in zip(
+        made, (make_operand(x, text, draws[0]), make_operand(x.t(), turned, draws[1])), strict=True
+    ):
+        assert actual.scheme == expected.scheme
+        for mine, other in zip(actual[:3], expected[:3], strict=True):
+            assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("texts", [(None, "int8"), ("int8/row+h16", "int8"), ("int8", "int16/row")])
+def test_other_operands_are_made_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, texts: tuple[str | None, str | None]
+) -> None:
+    monkeypatch.setattr("narrowgauge.nn.operand.one_read_pays", lambda x: True)
+    assert make_both(torch.randn(32, 32), *texts, Draw(), Draw()) is None

@@ -1,13 +1,23 @@
-"""`narrowgauge bench SUITE`: flags and tables of the suites in `narrowgauge.bench`."""
+"""`narrowgauge bench SUITE`: the suites, and the flags of those that have no file of their own."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-from narrowgauge.commands import bench_optim, bench_optim_training, bench_recipe_step, bench_recipes
-from narrowgauge.commands.bench_output import deliver, print_suite
-from narrowgauge.commands.output import note
+from narrowgauge.commands import (
+    bench_compare,
+    bench_gemm,
+    bench_linear,
+    bench_optim,
+    bench_optim_training,
+    bench_quantize,
+    bench_recipes,
+    bench_train,
+    bench_tune,
+)
+from narrowgauge.commands.bench_flags import PEERS_HELP, add_common
+from narrowgauge.commands.bench_output import deliver, print_suite, refuse
 
 if TYPE_CHECKING:
     from narrowgauge.bench import SuiteResult
@@ -15,50 +25,40 @@ if TYPE_CHECKING:
 SUMMARY = "time a suite against its baseline and the other implementations installed here"
 DESCRIPTION = """\
 Time a suite. Competitors are measured in turn (A B C A B C), so that what disturbs the machine disturbs all of them;
-reported are medians, the distance of the quartiles, and the ratio to the baseline timed in the same run.
-A suite checks the operator's bits against the reference first and gives no speed of a wrong result (exit status 1).
+reported are medians, the distance of the quartiles, the ratio to the baseline and the share of the ceilings (a copy, a
+large product), all timed in the same run. A suite checks results against the reference and gives no speed of a wrong
+one (exit status 1). Each suite explains its figures: narrowgauge bench SUITE --help. All of it: docs/bench.md
 
 examples:
   narrowgauge bench quantize
-  narrowgauge bench quantize --size 1024 --scheme mxfp8 --no-peers
-  narrowgauge bench formats --out bench/results/formats-cpu.json
-  narrowgauge bench formats --format nf4 --format hif8 --no-peers
+  narrowgauge bench quantize --shape 4096x14336 --scheme mxfp8 --no-peers
+  narrowgauge bench gemm --shape 2048x6144x4096 --fn my_kernels.py:matmul
   narrowgauge bench linear --recipe fp8_row --recipe mxfp8
-  narrowgauge bench activation --policy int8
   narrowgauge bench optim --state log8 --state coat
-  narrowgauge bench optim --quality
+  narrowgauge bench activation --policy int8
+  narrowgauge bench train --recipe fp8_row
   narrowgauge bench recipes --recipe nvfp4 --recipe mine.toml
-  narrowgauge bench recipe-step --recipe fp8_row
-  narrowgauge bench quantize --out bench/results/quantize.json
+  narrowgauge bench formats --format nf4 --format hif8 --no-peers
+  narrowgauge bench quantize --out before.json
+  narrowgauge bench compare before.json after.json
   narrowgauge bench compile-matrix --target sm_90
+  narrowgauge bench tune --target sm_90
+
+Everything that a GPU has to show, within minutes: python -m narrowgauge.bench.gpu_suite --out FOLDER
 """
-
-
-PEERS_HELP = "also time torch's own casts and ml_dtypes, gfloat, torchao and others, where installed (default: yes)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The suites and their flags."""
     suites = parser.add_subparsers(metavar="SUITE", required=True, dest="suite")
-    quantize = suites.add_parser(
-        "quantize", help="quantize a float32 matrix, against x.clone()", description=DESCRIPTION
-    )
-    quantize.add_argument("--size", type=int, default=4096, metavar="N", help="an N x N matrix (default: %(default)s)")
-    quantize.add_argument("--scheme", default="e4m3fn/row", help="what to quantise to (default: %(default)s)")
-    quantize.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True,
-                          help=PEERS_HELP)  # fmt: skip
-    quantize.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True,
-                          help="also under torch.compile, which takes a while to start (default: yes)")  # fmt: skip
+    bench_quantize.add_parser(suites)
     every = suites.add_parser("formats", help="quantize a float32 matrix to every format of at most 8 bits, against "
                               "x.clone()", description=DESCRIPTION)  # fmt: skip
     every.add_argument("--size", type=int, default=4096, metavar="N", help="an N x N matrix (default: %(default)s)")
     every.add_argument("--format", action="append", metavar="NAME", help="only this format (may be repeated)")
     every.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True, help=PEERS_HELP)
-    linear = suites.add_parser("linear", help="QuantLinear forward and backward, against nn.Linear in float32",
-                               description=DESCRIPTION)  # fmt: skip
-    linear.add_argument("--size", type=int, default=1024, metavar="N",
-                        help="N tokens, N inputs, N outputs (default: %(default)s)")  # fmt: skip
-    linear.add_argument("--recipe", action="append", metavar="NAME", help="only this recipe (may be repeated)")
+    bench_gemm.add_parser(suites)
+    bench_linear.add_parser(suites)
     activation = suites.add_parser("activation", help="memory, time and loss of a Llama block whose saved activations "
                                    "are compressed, against the plain block", description=DESCRIPTION)  # fmt: skip
     activation.add_argument("--size", type=int, default=512, metavar="N",
@@ -66,22 +66,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     activation.add_argument("--policy", action="append", metavar="NAME", help="only this policy (may be repeated)")
     activation.add_argument("--train-steps", type=int, default=60, metavar="N",
                             help="steps that give the loss gap, 0: none (default: %(default)s)")  # fmt: skip
-    for suite, repetitions in ((quantize, 15), (every, 9), (linear, 15), (activation, 15)):
-        suite.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … (default: %(default)s)")
-        suite.add_argument("--repetitions", type=int, default=repetitions, metavar="N",
-                           help="measurements of each competitor, at least 9 (default: %(default)s)")  # fmt: skip
-        suite.add_argument("--out", metavar="FILE", help="also write the result, with hardware and versions, as JSON")
+    for suite, repetitions in ((every, 9), (activation, 15)):
+        add_common(suite, repetitions=repetitions)
+        suite.set_defaults(parser=suite)
     bench_optim.add_parser(suites)
     bench_optim_training.add_parser(suites)
     bench_recipes.add_parser(suites)
-    bench_recipe_step.add_parser(suites)
+    bench_train.add_parser(suites)
+    bench_compare.add_parser(suites)
+    bench_tune.add_parser(suites)
     matrix = suites.add_parser("compile-matrix", help="build every Triton kernel for every GPU target, without a GPU",
                                description=DESCRIPTION)  # fmt: skip
     matrix.add_argument("--target", action="append", metavar="NAME", help="only this target (may be repeated)")
-    matrix.add_argument("--case", metavar="TEXT", help="only cases whose name contains TEXT")
-    for suite in (quantize, every, linear, activation, matrix):
-        suite.add_argument("--json", action="store_true", help="print one JSON object")
-        suite.set_defaults(parser=suite)
+    matrix.add_argument("--case", action="append", metavar="TEXT",
+                        help="only cases whose name contains TEXT (may be repeated)")  # fmt: skip
+    matrix.add_argument("--jobs", metavar="N", help="processes that compile (default: 1)")
+    matrix.add_argument("--out", metavar="FILE", help="also write the table of the builds as JSON")
+    matrix.add_argument("--compare", metavar="FILE", help="compare the builds with those of a table")
+    matrix.add_argument("--json", action="store_true", help="print one JSON object")
+    matrix.set_defaults(parser=matrix)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -91,9 +94,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         result = _SUITES[args.suite](args)
     except AssertionError as difference:
-        note(f"narrowgauge bench {args.suite}: the result is not the reference's, so its speed is not reported")
-        note(str(difference))
-        return 1
+        return refuse(args.suite, difference)
     deliver(result, args, print_suite)
     return 0
 
@@ -102,15 +103,10 @@ def _compile_matrix(args: argparse.Namespace) -> int:
     from narrowgauge.bench.compile_matrix import main
 
     words = [word for target in args.target or () for word in ("--target", target)]
-    words += ["--case", args.case] if args.case else []
+    words += [word for text in args.case or () for word in ("--case", text)]
+    for flag in ("jobs", "out", "compare"):
+        words += [f"--{flag}", value] if (value := getattr(args, flag)) else []
     return main([*words, "--json"] if args.json else words)
-
-
-def _quantize(args: argparse.Namespace) -> SuiteResult:
-    from narrowgauge.bench.quantize import run_suite
-
-    return run_suite(args.size, args.scheme, device=args.device, repetitions=args.repetitions,
-                     peers=args.peers, compiled=args.compiled)  # fmt: skip
 
 
 def _formats(args: argparse.Namespace) -> SuiteResult:
@@ -122,12 +118,6 @@ def _formats(args: argparse.Namespace) -> SuiteResult:
                          peers=args.peers, progress=show)  # fmt: skip
 
 
-def _linear(args: argparse.Namespace) -> SuiteResult:
-    from narrowgauge.bench.linear import run_suite
-
-    return run_suite(args.size, args.recipe, device=args.device, repetitions=args.repetitions)
-
-
 def _activation(args: argparse.Namespace) -> SuiteResult:
     from narrowgauge.bench.activation import run_suite
 
@@ -135,4 +125,4 @@ def _activation(args: argparse.Namespace) -> SuiteResult:
                      repetitions=args.repetitions)  # fmt: skip
 
 
-_SUITES = {"quantize": _quantize, "formats": _formats, "linear": _linear, "activation": _activation}
+_SUITES = {"formats": _formats, "activation": _activation}

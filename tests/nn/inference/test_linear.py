@@ -91,6 +91,7 @@ def test_odd_shapes(scheme: str, shape: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("scheme", ["int8/row", "int8/96x64", "nf4/1x64", "nvfp4_2d", "int4/3x40", "int8"])
 def test_blocks_of_rows_are_the_whole(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("narrowgauge.kernels._weight_only_torch.BLOCK", 1000)
     monkeypatch.setattr("narrowgauge.nn.inference.product.BLOCK", 1000)
     plain = linear(k=120, n=301)
     layer = InferenceLinear.from_linear(plain, scheme)

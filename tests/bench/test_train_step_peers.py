@@ -1,4 +1,4 @@
-"""Peers of the suite `recipe-step`: what they do to a model, with stand-ins where they are not installed."""
+"""Peers of the suite `train`: what they do to a model, with stand-ins where they are not installed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from torch import nn
 
-from narrowgauge.bench import recipe_step_peers
-from narrowgauge.bench.recipe_step import sizes
-from narrowgauge.bench.recipe_step_peers import MX_SPECS, PEERS
+from narrowgauge.bench import train_step_peers
+from narrowgauge.bench.train_step import sizes
+from narrowgauge.bench.train_step_peers import MX_SPECS, PEERS
 from narrowgauge.train import Llama
 
 
@@ -24,7 +24,7 @@ def test_absent_packages_are_said_to_be_absent(name: str, model, monkeypatch: py
     def absent(package: str) -> ModuleType:
         raise ValueError("is not installed")
 
-    monkeypatch.setattr(recipe_step_peers, "installed", absent)
+    monkeypatch.setattr(train_step_peers, "installed", absent)
     with pytest.raises(ValueError, match="is not installed"):
         PEERS[name](model)
 
@@ -38,7 +38,7 @@ def test_microxcaling_layers_keep_the_parameters_and_the_head_stays(model, monke
     specs = ModuleType("mx.specs")
     specs.finalize_mx_specs = lambda asked: {"asked": asked}
     monkeypatch.setitem(sys.modules, "mx.specs", specs)
-    monkeypatch.setattr(recipe_step_peers, "installed", lambda name: SimpleNamespace(Linear=Linear))
+    monkeypatch.setattr(train_step_peers, "installed", lambda name: SimpleNamespace(Linear=Linear))
     before = dict(model.named_parameters())
     converted = PEERS["microxcaling mxfp8"](model)
     assert converted is model

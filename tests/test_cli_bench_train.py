@@ -1,4 +1,4 @@
-"""`narrowgauge bench recipe-step`: its table, its JSON, its exit status."""
+"""`narrowgauge bench train`: its table, its JSON, its exit status."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import json
 
 import pytest
 
-from narrowgauge.bench import recipe_step
-from narrowgauge.commands import bench_recipe_step
+from narrowgauge.bench import train_step
+from narrowgauge.commands import bench_train
 
 SMALL = ("--width", "64", "--layers", "1", "--batch", "1", "--tokens", "16", "--recipe", "fp8_row", "--no-peers")
 
 
 def run(*words: str) -> int:
     parser = argparse.ArgumentParser()
-    bench_recipe_step.add_parser(parser.add_subparsers())
-    args = parser.parse_args(["recipe-step", *words])
+    bench_train.add_parser(parser.add_subparsers())
+    args = parser.parse_args(["train", *words])
     return args.run(args)
 
 
 def test_table_and_file_have_the_rows(tmp_path, capsys) -> None:
     assert run(*SMALL, "--out", str(tmp_path / "step.json")) == 0
     out = capsys.readouterr().out
-    assert out.startswith("recipe-step: width 64, layers 1")
+    assert out.startswith("train: width 64, layers 1")
     assert "gradient dB" in out
     content = json.loads((tmp_path / "step.json").read_text())
     assert [row["name"] for row in content["rows"]] == ["fp32", "fp8_row"]
@@ -33,7 +33,7 @@ def test_wrong_results_have_no_speed(monkeypatch: pytest.MonkeyPatch, capsys) ->
     def wrong(op, device) -> None:
         raise AssertionError("scaled_gemm: off by one")
 
-    monkeypatch.setattr(recipe_step, "check_samples", wrong)
+    monkeypatch.setattr(train_step, "check_samples", wrong)
     assert run(*SMALL) == 1
     out, err = capsys.readouterr()
     assert out == ""

@@ -3,21 +3,26 @@
 Each row is measured in turn with the baseline. The scaled GEMM is held to its reference on its own samples before any
 speed counts; beside the time stands the signal-to-noise ratio of all gradients of the first step against float32's,
 which shows that a row quantises what it says.
+
+The work is counted as 6·N FLOPs a token, N the weights in matrix products: two of the forward and four of the backward
+pass, without the products of attention (arXiv 2001.08361, section 2.1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from narrowgauge.bench.ceilings import Ceilings, Probes
 from narrowgauge.bench.compiler import why_not_compiled
 from narrowgauge.bench.conformance import check_samples
-from narrowgauge.bench.recipe_step_peers import PEERS
 from narrowgauge.bench.report import Row, SuiteResult
 from narrowgauge.bench.timer import time_interleaved
+from narrowgauge.bench.train_step_peers import PEERS
 from narrowgauge.kernels.gemm import GEMM
 from narrowgauge.nn import Recipe, convert, get_recipe
 from narrowgauge.numerics import sqnr_db
@@ -25,11 +30,13 @@ from narrowgauge.train import Llama, LlamaConfig, cross_entropy
 from narrowgauge.train.data import Batch
 
 BASELINE = "fp32"
+DTYPE = "float32"
 DEFAULT_RECIPES = ("fp8_tensor", "fp8_row", "fp8_deepseek", "mxfp8")
 SEED = 20260101
 LEARNING_RATE = 1e-4
 HEAD_DIM = 64
 FFN_MULTIPLE = 128
+FLOPS_PER_WEIGHT = 6
 Make = Callable[[], nn.Module]
 Show = Callable[[int, int, str], None]
 
@@ -80,14 +87,20 @@ def run_suite(
     repetitions: int = 9,
     peers: bool = True,
     compiled: bool = False,
+    probes: Probes | None = None,
     show: Show | None = None,
+    save: Callable[[SuiteResult], None] | None = None,
 ) -> SuiteResult:
     """Times a step on [batch, tokens] ids under `recipes` (None: some of 8 bits), the peers that are installed, and
     `compiled` the same under torch.compile.
 
-    Figures: milliseconds; sqnr_db, of all gradients of the first step against float32's. show(done, total, what is
-    next) is called before each row. Raises AssertionError when the scaled GEMM is outside its bound, ValueError for
-    unknown recipes and sizes that do not fit.
+    Figures: milliseconds; tokens_per_s; tflop_per_s, by the model's FLOPs, whatever a row computes besides, and
+    peak_percent, its share of torch's large products in float32; sqnr_db, of all gradients of the first step against
+    float32's. probes: what measures the ceilings. show(done, total, what is next) is called before each row, save with
+    what there is after it.
+
+    Raises AssertionError when the scaled GEMM is outside its bound, ValueError for unknown recipes and sizes that do
+    not fit.
     """
     config = sizes(width, layers, tokens)
     chosen = [get_recipe(name) for name in (DEFAULT_RECIPES if recipes is None else recipes)]
@@ -106,35 +119,73 @@ def run_suite(
             skipped[f"{name}, compiled"] = why_not
     ids = torch.randint(256, (batch, tokens + 1), generator=torch.Generator().manual_seed(SEED)).to(device)
     batches = {"input_ids": ids[:, :-1].contiguous(), "labels": ids[:, 1:].contiguous()}
-    rows = _measured(made, _plain(config, device), batches, repetitions, skipped, show or (lambda *_: None))
-    settings = {"width": width, "layers": layers, "ffn": config.ffn_dim, "batch": batch, "tokens": tokens}
+    settings: dict[str, object] = {
+        "width": width,
+        "layers": layers,
+        "ffn": config.ffn_dim,
+        "batch": batch,
+        "tokens": tokens,
+    }
     settings |= {"parameters": Llama(config).num_parameters(), "repetitions": repetitions, "seed": SEED}
-    return SuiteResult("recipe-step", {**settings, "dtype": "float32", "device": str(ids.device)}, BASELINE, rows,
-                       skipped)  # fmt: skip
-
-
-def _measured(
-    made: dict[str, Make], plain: nn.Module, batch: Batch, repetitions: int, skipped: dict[str, str], show: Show
-) -> list[Row]:
-    base = Step(plain, batch)
-    expected = base.gradients()
+    settings |= {"dtype": DTYPE, "device": str(ids.device)}
     rows: list[Row] = []
+    result = SuiteResult("train", settings, BASELINE, rows, skipped, ceilings={})
+    base = Step(_plain(config, device), batches)
+    race = _Race(base, base.gradients(), repetitions, Probes(device) if probes is None else probes)
     for number, (name, make) in enumerate(made.items()):
-        show(number, len(made), name)
+        if show is not None:
+            show(number, len(made), name)
         try:
-            step = Step(make(), batch)
-            fidelity = float(sqnr_db(step.gradients(), expected))
+            rows += race.measured(name, make)
         except (ValueError, torch._dynamo.exc.TorchDynamoException) as reason:
             skipped[name] = str(reason).partition("\n")[0]
             continue
-        timings = time_interleaved(
-            {BASELINE: base, name: step}, device=expected.device, repetitions=repetitions, warmup=1
-        )
-        for row in (BASELINE, name) if not rows else (name,):
+        if race.ceilings is not None:
+            result = replace(result, ceilings=race.ceilings.figures())
+        if save is not None:
+            save(result)
+    return result
+
+
+class _Race:
+    """The baseline, with which every row is measured in turn, and with the first row the ceilings as well."""
+
+    def __init__(self, base: Step, expected: Tensor, repetitions: int, probes: Probes) -> None:
+        self.base, self.expected, self.repetitions, self.probes = base, expected, repetitions, probes
+        self.ceilings: Ceilings | None = None
+
+    def measured(self, name: str, make: Make) -> Iterator[Row]:
+        """The row, after the baseline's if it is the first one."""
+        step = Step(make(), self.base.batch)
+        fidelity = float(sqnr_db(step.gradients(), self.expected))
+        first = self.ceilings is None
+        calls: dict[str, Callable[[], object]] = {BASELINE: self.base, name: step}
+        if first:
+            calls |= self.probes.calls()
+        timings = time_interleaved(calls, device=self.expected.device, repetitions=self.repetitions, warmup=1)
+        if self.ceilings is None:
+            self.ceilings = self.probes.read(timings)
+        for row in (BASELINE, name) if first else (name,):
             timing = timings[row]
-            figures = {"milliseconds": timing.median * 1e3, "sqnr_db": float("inf") if row == BASELINE else fidelity}
-            rows.append(Row(row, timing, timing.median / timings[BASELINE].median, figures))
-    return rows
+            figures = self._rates(timing.median, self.ceilings)
+            figures["sqnr_db"] = float("inf") if row == BASELINE else fidelity
+            yield Row(row, timing, timing.median / timings[BASELINE].median, figures)
+
+    def _rates(self, seconds: float, ceilings: Ceilings) -> dict[str, float]:
+        tokens = self.base.batch["input_ids"].numel()
+        rate = model_flops(self.base.model) * tokens / seconds
+        return {
+            "milliseconds": seconds * 1e3,
+            "tokens_per_s": tokens / seconds,
+            "tflop_per_s": rate / 1e12,
+            "peak_percent": ceilings.share_of_peak(rate, DTYPE),
+        }
+
+
+def model_flops(model: nn.Module) -> int:
+    """FLOPs of training on one token, by the weights of the linear layers."""
+    weights = (layer.weight for layer in model.modules() if isinstance(layer, nn.Linear))
+    return FLOPS_PER_WEIGHT * sum(weight.numel() for weight in weights)
 
 
 def _plain(config: LlamaConfig, device: torch.device | str) -> nn.Module:

@@ -1,4 +1,4 @@
-"""`narrowgauge bench recipe-step`: flags of the suite that times a training step under recipes."""
+"""`narrowgauge bench train`: flags of the suite that times a training step under recipes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ DESCRIPTION = """\
 Time one step of training, forward, backward and AdamW, of a Llama under each recipe, in turn with the same step in
 float32. Peers are the emulated float8 training of torchao and the Linear of microxcaling, where they are installed.
 
+TFLOP/s counts 6 operations for each weight of a linear layer and token, whatever a recipe computes besides; `% of peak`
+is its share of torch's product of large float32 matrices, measured in the same run. `gradient dB` is the
+signal-to-noise ratio of all gradients of the first step against float32's.
+
 examples:
-  narrowgauge bench recipe-step
-  narrowgauge bench recipe-step --recipe fp8_row --compiled --no-peers
-  narrowgauge bench recipe-step --width 256 --layers 2 --out bench/results/recipe-step-cpu.json
+  narrowgauge bench train
+  narrowgauge bench train --recipe fp8_row --compiled --no-peers
+  narrowgauge bench train --width 256 --layers 2 --out bench/results/train-cpu.json
 """
 
 
 def add_parser(suites: Any) -> None:
     """Adds the suite to the suites of `narrowgauge bench`."""
-    parser = suites.add_parser("recipe-step", help=SUMMARY, description=DESCRIPTION)
+    parser = suites.add_parser("train", help=SUMMARY, description=DESCRIPTION)
     add_arguments(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -48,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the suite and prints its table; 1 where the bits are wrong."""
-    from narrowgauge.bench.recipe_step import run_suite
+    from narrowgauge.bench.train_step import run_suite
 
     try:
         with progress("steps") as show:
@@ -56,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
                                device=args.device, repetitions=args.repetitions, peers=args.peers,
                                compiled=args.compiled, show=show)  # fmt: skip
     except AssertionError as difference:
-        note("narrowgauge bench recipe-step: the result is not the reference's, so its speed is not reported")
+        note("narrowgauge bench train: the result is not the reference's, so its speed is not reported")
         note(str(difference))
         return 1
     deliver(result, args, print_suite)
