@@ -76,7 +76,7 @@ def _exact_sum(a: Tensor, b: Tensor, terms: int) -> Tensor:
     """a @ b.t() of integer codes, as the float32 nearest to the int32 sum: by the CPU's own products of bytes, several
     times as fast as those of float32. Where it has none, `terms` products add exactly in float32, in any order, so the
     BLAS takes them, many times as fast as torch's loops over integers."""
-    if multiplies_bytes():
+    if multiplies_bytes() and a.shape[1] > 1:  # for one column torch 2.13 gives other numbers
         return torch._int_mm(a, b.t()).float()
     x, y, k = a.float(), b.float(), a.shape[1]
     if k <= terms:
@@ -119,6 +119,7 @@ def kernel_call(
         scale if keeps_codes(spec) else _factors(scale, spec, a.shape[1])
         for scale, spec in zip((a_scale, b_scale), specs, strict=True)
     )
+    bias = None if bias is None else bias.contiguous()
     return Call(a, a_scale, b, b_scale, *specs, bias, activation)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -272,7 +273,8 @@ def test_integer_sums_that_may_leave_int32_are_refused() -> None:
 
 @pytest.mark.parametrize("bytes_", [False, True])
 @pytest.mark.parametrize(
-    ("m", "n", "k"), [(1, 1, 1), (7, 5, 0), (0, 3, 8), (33, 17, 1023), (5, 9, 3001), (2, 3, 40000)]
+    ("m", "n", "k"),
+    [(1, 1, 1), (7, 5, 1), (7, 5, 0), (0, 3, 8), (9, 2, 2), (33, 17, 1023), (5, 9, 3001), (2, 3, 40000)],
 )
 def test_integer_products_of_both_kinds_are_exact(
     monkeypatch: pytest.MonkeyPatch, bytes_: bool, m: int, n: int, k: int
@@ -282,6 +284,6 @@ def test_integer_products_of_both_kinds_are_exact(
     a, b = (rng.integers(-128, 128, shape).astype(np.int8) for shape in ((m, k), (n, k)))
     a[:, : k // 2] = b[:, : k // 2] = -128  # the largest sums
     expected = a.astype(np.int64) @ b.astype(np.int64).T
-    for left in (torch.from_numpy(a), torch.from_numpy(np.asfortranarray(a))):
-        actual = gemm._exact_sum(left, torch.from_numpy(b), 1024)
+    for left, right in product((a, np.asfortranarray(a)), (b, np.asfortranarray(b))):
+        actual = gemm._exact_sum(torch.from_numpy(left), torch.from_numpy(right), 1024)
         assert torch.equal(actual, torch.from_numpy(expected).float())
