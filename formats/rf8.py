@@ -4,7 +4,8 @@
 
 The paper's bit layout is not published and its text (two leading binary digits) differs from its first
 released code (nearest power of two, signed residual). This follows the code ("variant A"): seven magnitudes
-per octave, with boundaries geometric in the residual, so it is *not* nearest rounding.
+per octave, with boundaries geometric in the residual, so it is *not* nearest rounding. The other readings are in
+`rf8_readings`.
 
 The storage layout is ours: s | E(4) | j(3), |v| = K[j] · 2^(E - bias - 4), K[1..7] = 12, 14, 15, 16, 17, 18,
 20; code 0 is zero, 0x80 NaN, (E >= 1, j = 0) reserved (decodes to NaN). Integer order of the low seven bits
@@ -31,15 +32,15 @@ NUMERATORS = (12, 14, 15, 16, 17, 18, 20)
 def mantissa_thresholds(mantissa_bits: int) -> tuple[int, ...]:
     """The seven boundaries inside an octave as mantissa fields: the smallest field that lies above each of
     1 + 2^-4.5, 1 + 2^-3.5, 1 + 2^-2.5, 1 + 2^-1.5, 2 - 2^-1.5, 2 - 2^-2.5, 2 - 2^-3.5, all irrational."""
-
-    def half_power(halves: int) -> int:
-        """floor(2^(mantissa_bits - halves / 2)) for an odd number of halves."""
-        return isqrt(1 << (2 * mantissa_bits - halves))
-
     one = 1 << mantissa_bits
-    lower = [half_power(halves) + 1 for halves in (9, 7, 5, 3)]
-    upper = [one - half_power(halves) for halves in (3, 5, 7)]
+    lower = [half_power(mantissa_bits, halves) + 1 for halves in (9, 7, 5, 3)]
+    upper = [one - half_power(mantissa_bits, halves) for halves in (3, 5, 7)]
     return tuple(lower + upper)
+
+
+def half_power(bits: int, halves: int) -> int:
+    """floor(2^(bits - halves / 2)) for an odd number of halves, at most 2 · bits."""
+    return isqrt(1 << (2 * bits - halves))
 
 
 def _table(bias: int) -> tuple[float, ...]:
@@ -104,6 +105,18 @@ def rf8(bias: int = 15) -> RF8Format:
         raise ValueError(f"bias: rf8 takes -112 to 125 (its values are then float32 numbers), got {bias}")
     name = "rf8" if bias == 15 else f"rf8b{bias}"
     return RF8Format(name=name, table=_table(bias), bias=bias)
+
+
+def bias_for(amax: float) -> int:
+    """The bias with which RF8's largest value, 1.25 · 2^(15 - bias), is the smallest that holds what RF8 rounds `amax`
+    to. ValueError for zero, negative numbers, NaN and infinities.
+    """
+    if not 0.0 < amax < float("inf"):
+        raise ValueError(f"amax: got {amax}, accepted: finite numbers > 0")
+    fraction, exponent = np.frexp(np.float64(amax))
+    # Magnitudes of an octave from 1 + 2^-1.5 on are rounded above 1.25.
+    above = np.ldexp(2.0 * fraction - 1.0, 52) >= mantissa_thresholds(52)[3]
+    return int(np.clip(16 - int(exponent) - int(above), -112, 125))
 
 
 register_family(r"rf8b(-?\d+)", lambda match: rf8(int(match[1])), "rf8b12", "RF8 with another exponent bias")

@@ -9,19 +9,23 @@ left out that set every weight of three or more dimensions to ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import TypeVar
+from fnmatch import fnmatchcase
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from narrowgauge.formats.rounding import choice
 from narrowgauge.priors.generalized_gaussian import GeneralizedGaussian
+from narrowgauge.priors.init_targets import Scope as Scope
+from narrowgauge.priors.init_targets import Target, targets_of
 from narrowgauge.priors.pooled import pool
 
 T = TypeVar("T", bound=Tensor | nn.Module)
+Shapes: TypeAlias = float | Mapping[str, float] | Callable[[str, Tensor], float]
+"""One shape, or a shape for each parameter: by patterns of names (`"layers.*.mlp.*"`), or by a function."""
 
 
 class InitMode(StrEnum):
@@ -40,17 +44,8 @@ class Fan(StrEnum):
     OUT = "out"
 
 
-class Scope(StrEnum):
-    """Which parameters of a module are weights."""
-
-    LINEAR = "linear"
-    ALL_2D = "all_2d"
-    ALL_ND = "all_nd"
-
-
 # Xavier's n is the sum of both fans, and so its ξ the double of the linear one.
 _DEFAULT_XI = {InitMode.KAIMING: 2.0, InitMode.XAVIER: 2.0, InitMode.LECUN: 1.0}
-_NORMS = (nn.LayerNorm, nn.RMSNorm)  # of torch's, those whose gains can have more than one dimension
 
 
 class Activation(StrEnum):
@@ -75,18 +70,9 @@ def xi_for(activation: Activation | str, negative_slope: float = 0.0) -> float:
     return 2.0 if chosen is Activation.RELU else 1.0
 
 
-@dataclass(frozen=True)
-class _Target:
-    """One tensor to fill, in `views` of it that leave out what must stay (an embedding's padding row)."""
-
-    name: str
-    tensor: Tensor
-    views: tuple[Tensor, ...]
-
-
 def init_(
     target: T,
-    shape: float = 2.0,
+    shape: Shapes = 2.0,
     *,
     mode: InitMode | str = "match",
     fan: Fan | str | None = None,
@@ -97,10 +83,13 @@ def init_(
     """Fill weights, in place, with generalized Gaussian numbers of this shape (ν); returns `target`.
 
     target: a tensor of any float type, or a module, of which `scope` selects parameters: "linear", the
-        weights of `nn.Linear` (an output head too); "all_2d", every parameter of exactly two dimensions (as
-        the authors' code: embeddings and position tables too); "all_nd", of two or more (convolution kernels
-        too). Never biases or the parameters of norms, and never an embedding's padding row. A tied weight is
-        drawn once. Other parameters stay as they are.
+        weights of `nn.Linear` (an output head too); "layers", those of linear, convolution, embedding, recurrent
+        (RNN, LSTM, GRU) and attention layers, of which each gate or projection counts as a matrix of its own;
+        "all_2d", every parameter of exactly two dimensions (as the authors' code: embeddings and position tables
+        too); "all_nd", of two or more (convolution kernels too). Never biases or the parameters of norms, and never
+        an embedding's padding row. A tied weight is drawn once. Other parameters stay as they are.
+    shape: a number; or a mapping from patterns of parameter names (`*` is any text) to numbers, of which the first
+        that fits holds; or a function (name, parameter) -> number.
     mode: "match" keeps each tensor's standard deviation about zero and replaces only the family, which is
         right for residual-depth scaling, tied heads and gated units; a tensor of zeros stays zero.
         "kaiming": Var = ξ/n, ξ = 2 by default. "lecun": the same with ξ = 1.
@@ -112,25 +101,54 @@ def init_(
         `GeneralizedGaussian.sample`).
 
     Nothing is written unless everything can be. ValueError for a scope without parameters, a tensor without
-    the dimensions that the mode needs, NaN or infinities under "match", the meta device, and options that the
-    mode does not use; TypeError for a target that is neither, and for tensors of integers.
+    the dimensions that the mode needs, NaN or infinities under "match", the meta device, options that the mode
+    does not use, a parameter that no pattern fits, and a pattern that fits none; TypeError for a target that is
+    neither, and for tensors of integers.
     """
     chosen_mode = choice(InitMode, mode, "mode")
     _refuse_unused(chosen_mode, fan, xi)
     chosen_fan = choice(Fan, "out" if fan is None else fan, "fan")
-    targets = list(_targets(target, choice(Scope, scope, "scope")))
+    targets = list(targets_of(target, choice(Scope, scope, "scope")))
     if not targets:
         raise ValueError(
             f"scope: got {str(scope)!r}, in which {type(target).__name__} has no parameter, accepted: one of "
             f"{', '.join(Scope)} that selects at least one"
         )
-    unit = GeneralizedGaussian(shape, 1.0)  # refuses what is not a shape, even if no tensor needs it
-    stds = [(t, _std(t, chosen_mode, chosen_fan, xi)) for t in targets]
-    plan = [(t, GeneralizedGaussian.from_std(unit.shape, std)) for t, std in stds if std > 0.0]
+    shapes = _shapes(shape, targets)
+    stds = [_std(t, chosen_mode, chosen_fan, xi) for t in targets]
+    plan = [
+        (t, GeneralizedGaussian.from_std(nu, std))
+        for t, nu, std in zip(targets, shapes, stds, strict=True)
+        if std > 0.0
+    ]
     for item, prior in plan:
         for view in item.views:
             view.copy_(prior.sample(view.shape, generator=generator, device=view.device, dtype=view.dtype))
     return target
+
+
+def _shapes(shape: Shapes, targets: Sequence[Target]) -> list[float]:
+    """The shape of each target, checked even if no tensor needs it."""
+    if callable(shape):
+        given = [shape(t.name, t.tensor) for t in targets]
+    elif isinstance(shape, Mapping):
+        given = _matched(shape, [t.name for t in targets])
+    else:
+        given = [shape] * len(targets)
+    return [GeneralizedGaussian(nu, 1.0).shape for nu in given]
+
+
+def _matched(patterns: Mapping[str, float], names: Sequence[str]) -> list[float]:
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"shape: no parameter fits the pattern {pattern!r}; the first is {names[0]!r}")
+    found = []
+    for name in names:
+        first = next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)
+        if first is None:
+            raise ValueError(f"shape: no pattern fits the parameter {name!r}; add '*' for all others")
+        found.append(patterns[first])
+    return found
 
 
 def _refuse_unused(mode: InitMode, fan: Fan | str | None, xi: float | None) -> None:
@@ -142,60 +160,13 @@ def _refuse_unused(mode: InitMode, fan: Fan | str | None, xi: float | None) -> N
         raise ValueError(f"xi: got {xi}, accepted: finite numbers > 0")
 
 
-def _targets(target: Tensor | nn.Module, scope: Scope) -> Iterator[_Target]:
-    if isinstance(target, nn.Module):
-        padding = {
-            id(m.weight): m.padding_idx
-            for m in target.modules()
-            if isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.padding_idx is not None
-        }
-        for name, parameter in _selected(target, scope):
-            yield _checked(name, parameter, padding.get(id(parameter)))
-    elif isinstance(target, Tensor):
-        yield _checked("target", target, None)
-    else:
-        raise TypeError(f"target: got {type(target).__name__}, accepted: torch.nn.Module or torch.Tensor")
-
-
-def _selected(module: nn.Module, scope: Scope) -> Iterator[tuple[str, Tensor]]:
-    seen: set[int] = set()
-    for prefix, child in module.named_modules():
-        if isinstance(child, _NORMS) or (scope is Scope.LINEAR and not isinstance(child, nn.Linear)):
-            continue
-        own = dict(child.named_parameters(recurse=False))
-        if scope is Scope.LINEAR and "weight" not in own:
-            raise ValueError(f"{prefix or 'target'}: got a weight that is no parameter, accepted: plain nn.Linear")
-        for leaf, parameter in own.items():
-            wanted = {
-                Scope.LINEAR: leaf == "weight",
-                Scope.ALL_2D: parameter.ndim == 2,
-                Scope.ALL_ND: parameter.ndim >= 2,
-            }[scope]
-            if wanted and "bias" not in leaf and id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield f"{prefix}.{leaf}".lstrip("."), parameter
-
-
-def _checked(name: str, tensor: Tensor, padding_row: int | None) -> _Target:
-    if not tensor.is_floating_point():
-        raise TypeError(f"{name}: got dtype {tensor.dtype}, accepted: floating-point types")
-    if tensor.is_meta:
-        raise ValueError(f"{name}: got a tensor on the meta device, accepted: one with memory (to_empty first)")
-    data = tensor.detach()
-    if padding_row is None:
-        return _Target(name, tensor, (data,))
-    return _Target(name, tensor, (data[:padding_row], data[padding_row + 1 :]))
-
-
-def _std(target: _Target, mode: InitMode, fan: Fan, xi: float | None) -> float:
+def _std(target: Target, mode: InitMode, fan: Fan, xi: float | None) -> float:
     """The standard deviation to draw with; 0 leaves the tensor alone."""
     if mode is InitMode.MATCH:
         return _rms(target)
-    size = target.tensor.shape
+    size = target.matrix_shape
     if len(size) < 2:
-        raise ValueError(
-            f"{target.name}: got shape {tuple(size)}, accepted: two or more dimensions for mode {mode.value!r}"
-        )
+        raise ValueError(f"{target.name}: got shape {size}, accepted: two or more dimensions for mode {mode.value!r}")
     if target.tensor.numel() == 0:
         return 0.0
     kernel = math.prod(size[2:])
@@ -204,6 +175,6 @@ def _std(target: _Target, mode: InitMode, fan: Fan, xi: float | None) -> float:
     return math.sqrt((_DEFAULT_XI[mode] if xi is None else xi) / n)
 
 
-def _rms(target: _Target) -> float:
+def _rms(target: Target) -> float:
     values = pool((target.name, view) for view in target.views)
     return values.amax * math.sqrt(values.moments()[1]) if values.amax > 0.0 else 0.0

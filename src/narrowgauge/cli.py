@@ -14,7 +14,21 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from narrowgauge import __version__
-from narrowgauge.commands import bench, checkpoint, demo, doctor, formats, methods, numerics, ops, recipes, train
+from narrowgauge.commands import (
+    bench,
+    checkpoint,
+    compress,
+    decompress,
+    demo,
+    doctor,
+    formats,
+    methods,
+    numerics,
+    ops,
+    priors,
+    recipes,
+    train,
+)
 
 DESCRIPTION = """\
 Train in 8 bits and fewer, with numbers you can trust, on the machine you have.
@@ -31,6 +45,9 @@ COMMANDS = {
     "recipes": recipes,
     "numerics": numerics,
     "checkpoint": checkpoint,
+    "compress": compress,
+    "decompress": decompress,
+    "priors": priors,
     "ops": ops,
     "doctor": doctor,
     "bench": bench,

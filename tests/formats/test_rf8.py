@@ -10,7 +10,7 @@ import pytest
 
 from narrowgauge import formats
 from narrowgauge.formats import Rounding, rf8
-from narrowgauge.formats.rf8 import mantissa_thresholds
+from narrowgauge.formats.rf8 import bias_for, mantissa_thresholds
 
 BIASES = [15, 12, 0, -5]
 TABLE_15 = [
@@ -241,3 +241,18 @@ def test_extreme_biases_are_float32_numbers(bias: int) -> None:
     values = fmt.values()[np.isfinite(fmt.values())]
     assert np.array_equal(values, values.astype(np.float32))
     assert np.array_equal(fmt.round(values), values)
+
+
+@pytest.mark.parametrize("amax", [1.0, 1.25, 1.3, 1.3535, 1.36, 1.99, 2.0, 0.02, 3e-5, 700.0])
+def test_the_bias_of_an_amax_ends_at_it(amax: float) -> None:
+    rounded = rf8(int(10 - np.frexp(amax)[1])).round(amax)
+    bias = bias_for(amax)
+    assert rf8(bias).round(amax) == rounded
+    assert rf8(bias).max >= rounded > rf8(bias + 1).max
+
+
+def test_the_bias_of_no_amax() -> None:
+    for amax in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match=r"^amax: got .*, accepted: finite numbers > 0"):
+            bias_for(amax)
+    assert (bias_for(1e-300), bias_for(1e300)) == (125, -112)

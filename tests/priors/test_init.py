@@ -275,3 +275,67 @@ def test_a_linear_whose_weight_is_computed_is_refused():
     linear = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
     with pytest.raises(ValueError, match="target: got a weight that is no parameter"):
         init_(linear, 1.0)
+
+
+VARIANCES = {
+    "linear": (nn.Linear(400, 600), {"weight": (400, 600, 1)}),
+    "conv": (nn.Conv2d(32, 64, 5), {"weight": (32 * 25, 64 * 25, 1)}),
+    "transposed": (nn.ConvTranspose1d(60, 80, 7), {"weight": (80 * 7, 60 * 7, 1)}),
+    "embedding": (nn.Embedding(3000, 100, padding_idx=0), {"weight": (100, 3000, 1)}),
+    "lstm": (
+        nn.LSTM(200, 150, num_layers=2, bidirectional=True, proj_size=100),
+        {"weight_ih_l0": (200, 150, 4), "weight_hh_l0": (100, 150, 4), "weight_hr_l0": (150, 100, 1)}
+        | {"weight_ih_l1_reverse": (200, 150, 4)},
+    ),
+    "gru": (nn.GRU(300, 200), {"weight_ih_l0": (300, 200, 3), "weight_hh_l0": (200, 200, 3)}),
+    "gru cell": (nn.GRUCell(300, 200), {"weight_ih": (300, 200, 3)}),
+    "attention": (nn.MultiheadAttention(256, 4), {"in_proj_weight": (256, 256, 3), "out_proj.weight": (256, 256, 1)}),
+    "cross attention": (nn.MultiheadAttention(256, 4, kdim=128, vdim=64), {"k_proj_weight": (128, 256, 1)}),
+}
+
+
+@pytest.mark.parametrize("mode", ["xavier", "kaiming"])
+@pytest.mark.parametrize("kind", VARIANCES)
+@pytest.mark.parametrize("shape", [0.8, 2.0])
+def test_each_kind_of_layer_has_the_variance_of_its_rule(kind, mode, shape):
+    """Within 1 % where that many numbers can tell, else five standard deviations; each gate by its own fans."""
+    layer, weights = copy.deepcopy(VARIANCES[kind])
+    biases = {name: p.clone() for name, p in layer.named_parameters() if "bias" in name}
+    init_(layer, shape, mode=mode, scope="layers", fan="in" if mode == "kaiming" else None, generator=seeded(9))
+    kurtosis = GeneralizedGaussian(shape, 1.0).kurtosis
+    for name, (fan_in, fan_out, parts) in weights.items():
+        expected = 2 / (fan_in + fan_out) if mode == "xavier" else 2 / fan_in
+        weight = layer.get_parameter(name).detach().double()
+        for part in weight.chunk(parts):
+            drawn = part[part.flatten(1).abs().amax(1) > 0]  # not the padding row
+            tolerance = max(0.01, 5 * math.sqrt((kurtosis - 1) / drawn.numel()))
+            assert float(drawn.square().mean()) == pytest.approx(expected, rel=tolerance)
+    assert all(torch.equal(layer.get_parameter(name), old) for name, old in biases.items())
+
+
+def test_patterns_and_functions_give_each_layer_its_shape():
+    layers = nn.ModuleDict({"attention": nn.Linear(400, 500), "mlp": nn.Sequential(nn.Linear(300, 400))})
+    init_(layers, {"attention.*": 0.7, "*": 2.0}, generator=seeded(10))
+    assert fit(layers["attention"].weight).shape == pytest.approx(0.7, abs=0.03)
+    assert fit(layers["mlp"][0].weight).shape == pytest.approx(2.0, abs=0.06)
+    seen = []
+
+    def by_size(name, parameter):
+        seen.append(name)
+        return 1.0 if parameter.shape[1] == 300 else 1.5
+
+    init_(layers, by_size, generator=seeded(11))
+    assert seen == ["attention.weight", "mlp.0.weight"]
+    assert fit(layers["mlp"][0].weight).shape == pytest.approx(1.0, abs=0.03)
+
+
+def test_patterns_that_leave_something_out_are_refused():
+    layers = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    before = layers[0].weight.detach().clone()
+    with pytest.raises(ValueError, match=r"shape: no pattern fits the parameter '1\.weight'; add '\*'"):
+        init_(layers, {"0.*": 1.0})
+    with pytest.raises(ValueError, match=r"shape: no parameter fits the pattern 'mlp\.\*'; the first is '0\.weight'"):
+        init_(layers, {"mlp.*": 1.0, "*": 2.0})
+    with pytest.raises(ValueError, match=r"shape: got -1\.0"):
+        init_(layers, lambda name, parameter: -1.0)
+    assert torch.equal(layers[0].weight, before)
