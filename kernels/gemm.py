@@ -48,6 +48,12 @@ from narrowgauge.kernels.tiles import is_column_major, multiply_tiles, spread_ro
 from narrowgauge.numerics import gamma, gemm_bound
 
 
+DECODED = 1 << 20
+"""Values of b that the CPU decodes at a time: they stay in the caches, and their memory is used again."""
+FEW_ROWS = 256
+"""Rows of a up to which that is quicker; with more the products take the time."""
+
+
 def _factors(scale: Tensor, spec: Scheme, cols: int) -> Tensor:
     """float32 factor of each tile of `spec.factor_tile`, [tiles down, tiles across]."""
     return (
@@ -57,13 +63,25 @@ def _factors(scale: Tensor, spec: Scheme, cols: int) -> Tensor:
     )
 
 
+def _values(codes: Tensor, factor: Tensor, spec: Scheme) -> Tensor:
+    """The decoded values, which take the scales of K-blocks along."""
+    values = decode(codes.t(), spec.element).t() if is_column_major(codes) else decode(codes, spec.element)
+    return values if spec.factor_tile[1] is None else multiply_tiles(values, factor, spec.factor_tile)
+
+
 def _fold_and_multiply(a: Tensor, b: Tensor, factors: tuple[Tensor, Tensor], specs: tuple[Scheme, Scheme]) -> Tensor:
-    """a @ b.t() of the decoded values, which take the scales of K-blocks along."""
-    operands = []
-    for codes, factor, spec in zip((a, b), factors, specs, strict=True):
-        values = decode(codes.t(), spec.element).t() if is_column_major(codes) else decode(codes, spec.element)
-        operands.append(values if spec.factor_tile[1] is None else multiply_tiles(values, factor, spec.factor_tile))
-    return torch.mm(operands[0], operands[1].t())
+    """a @ b.t() of the decoded values; for few rows of a, DECODED of b at a time, if they lie together."""
+    x, (rows, cols), height = _values(a, factors[0], specs[0]), b.shape, specs[1].factor_tile[0]
+    step = max(1, DECODED // max(cols, 1))
+    step = step if height is None else -(-step // height) * height
+    if step >= rows or x.shape[0] > FEW_ROWS or is_column_major(b):
+        return torch.mm(x, _values(b, factors[1], specs[1]).t())
+    out = x.new_empty((x.shape[0], rows))
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        part = factors[1] if height is None else factors[1][start // height : -(-stop // height)]
+        torch.mm(x, _values(b[start:stop], part, specs[1]).t(), out=out[:, start:stop])
+    return out
 
 
 def multiplies_bytes() -> bool:

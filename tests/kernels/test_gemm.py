@@ -287,3 +287,17 @@ def test_integer_products_of_both_kinds_are_exact(
     for left, right in product((a, np.asfortranarray(a)), (b, np.asfortranarray(b))):
         actual = gemm._exact_sum(torch.from_numpy(left), torch.from_numpy(right), 1024)
         assert torch.equal(actual, torch.from_numpy(expected).float())
+
+
+@pytest.mark.parametrize("pair", [("e4m3fn/row", "e4m3fn/row"), ("e4m3fn/1x32", "e4m3fn/32x32"), ("mxfp8", "nf4")])
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_operand_decoded_in_blocks_gives_the_same_product(
+    monkeypatch: pytest.MonkeyPatch, pair: tuple[str, str], turned: bool
+) -> None:
+    args = list(arguments(*pair, m=5, n=101, k=64))
+    args[2] = args[2].t().contiguous().t() if turned else args[2]
+    whole = GEMM(*args)
+    monkeypatch.setattr(gemm, "DECODED", 640)  # ten rows, or 32 where tiles are as high
+    torch.testing.assert_close(GEMM(*args), whole, rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr(gemm, "FEW_ROWS", 4)
+    assert torch.equal(GEMM(*args), whole)
