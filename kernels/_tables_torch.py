@@ -134,18 +134,18 @@ def _decode_through_half(codes: Tensor, fmt: Format, out: Tensor) -> bool:
     return True
 
 
-def decode(codes: Tensor, fmt: Format) -> Tensor:
-    """float32 values of codes (uint8, or int8 for signed integers), contiguous."""
+def decode(codes: Tensor, fmt: Format, out: Tensor | None = None) -> Tensor:
+    """float32 values of codes (uint8, or int8 for signed integers), contiguous: in `out`, of codes' shape, if given."""
     layout = layout_of(fmt)
+    target = torch.empty(codes.shape, dtype=torch.float32, device=codes.device) if out is None else out
     if layout.kind == "int":
-        values = codes.to(torch.float32, memory_format=torch.contiguous_format)
-        return values if layout.fraction_bits == 0 else values.mul_(2.0**-layout.fraction_bits)
-    flat = codes.reshape(-1)
-    values = torch.empty(flat.numel(), dtype=torch.float32, device=codes.device)
+        target.copy_(codes)
+        return target if layout.fraction_bits == 0 else target.mul_(2.0**-layout.fraction_bits)
+    flat, values = codes.reshape(-1), target.view(-1)
     by_hardware = codes.device.type == "cpu" and _moves_into_half(fmt)
     if by_hardware and _decode_through_half(flat.view(torch.int8), fmt, values):
-        return values.view(codes.shape)
+        return target
     table, unsigned = decode_table(fmt, codes.device), flat.view(torch.uint8)
     for start in range(0, flat.numel(), BLOCK):
         torch.index_select(table, 0, unsigned[start : start + BLOCK].int(), out=values[start : start + BLOCK])
-    return values.view(codes.shape)
+    return target

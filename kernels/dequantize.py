@@ -22,18 +22,32 @@ from narrowgauge.kernels.op import LIBRARY, Cost, Exact, Op, Sample, register
 from narrowgauge.kernels.quantize import QUANTIZE, stored_scale
 from narrowgauge.kernels.tiles import as_matrix, empty_codes, is_column_major, multiply_tiles, tile_counts
 
+CACHED_ELEMENTS = 1 << 19
+"""Values that the CPU works on at a time."""
+
 
 def dequantize_torch(codes: Tensor, scale: Tensor, outer: Tensor, scheme: str, dtype: torch.dtype) -> Tensor:
-    """The CPU implementation: decode by table, then one product in place."""
+    """The CPU implementation: blocks that are decoded, scaled and rounded while they are in the caches."""
     spec = parse(scheme)
     check_quantized(codes, scale, spec)
     matrix, tile = as_matrix(codes), spec.factor_tile
     factors = factors_of(scale, outer, spec, matrix.shape[1])
-    if is_column_major(codes):
-        values = multiply_tiles(decode(matrix.t(), spec.element), factors.t(), (tile[1], tile[0])).t()
-    else:
-        values = multiply_tiles(decode(matrix, spec.element), factors, tile)
-    return values.view(codes.shape).to(dtype) if not is_column_major(codes) else values.to(dtype)
+    turned = is_column_major(codes)
+    if turned:
+        matrix, factors, tile = matrix.t(), factors.t(), (tile[1], tile[0])
+    (rows, cols), height = matrix.shape, tile[0]
+    step = max(1, CACHED_ELEMENTS // max(cols, 1))
+    step = step if height is None else -(-step // height) * height
+    out = matrix.new_empty((rows, cols), dtype=dtype)
+    wide = out if dtype == torch.float32 else matrix.new_empty((min(step, rows), cols), dtype=torch.float32)
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        part = factors if height is None else factors[start // height : -(-stop // height)]
+        target = out[start:stop] if wide is out else wide[: stop - start]
+        values = multiply_tiles(decode(matrix[start:stop], spec.element, target), part, tile)
+        if wide is not out:
+            out[start:stop].copy_(values)
+    return out.t() if turned else out.view(codes.shape)
 
 
 def _fake(codes: Tensor, scale: Tensor, outer: Tensor, scheme: str, dtype: torch.dtype) -> Tensor:
