@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 from narrowgauge.formats import BlockFormat, Scheme, parse
-from narrowgauge.kernels._block_gemm_plan import ELEMENTS, block_of
+from narrowgauge.kernels._block_gemm_plan import ELEMENTS, block_of, path_of
 from narrowgauge.kernels._gemm_checks import OUT_DTYPES
 from narrowgauge.kernels.layout import has_e8m0_scales
 from narrowgauge.kernels.swizzle import padded_shape
@@ -16,6 +18,16 @@ TILED = "128x4"
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+@lru_cache(maxsize=256)
+def takes_scales(a: str, b: str, target: str) -> bool:
+    """Whether matrix units of `target` multiply codes of the two schemes with the scales of their blocks."""
+    try:
+        specs = _check_scheme("a", a), _check_scheme("b", b)
+    except ValueError:
+        return False
+    return block_of(specs[0]) == block_of(specs[1]) and path_of(*specs, target).native
 
 
 def _check_scheme(name: str, text: str) -> Scheme:

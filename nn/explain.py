@@ -15,17 +15,19 @@ from narrowgauge.formats import Scheme
 from narrowgauge.formats.operand import AnyScheme, base_scheme
 from narrowgauge.formats.slots import GEMMS
 from narrowgauge.kernels._gemm_plan import INTERPRETER, operand_type, scale_columns, target_of
+from narrowgauge.kernels.gemm import multiplies_bytes
 from narrowgauge.kernels.layout import layout_of
 from narrowgauge.nn.conversion import REASON
 from narrowgauge.nn.explain_kept import kept_rows
 from narrowgauge.nn.layer_choice import DTYPES, Place, layer_places, obstacle
 from narrowgauge.nn.layer_kinds import LayerKind, nearest_kind, plain_kind, quantised_kind
-from narrowgauge.nn.operand import code_text, is_coded, multiplies
+from narrowgauge.nn.operand import by_blocks, code_text, is_coded, multiplies
 from narrowgauge.nn.qat import QATLinear
 from narrowgauge.nn.recipe import Recipe
 from narrowgauge.nn.saved_bytes import bytes_as_codes, saved_per_token
 
 HIGH_PRECISION = "high precision"
+EXACT_INTEGERS = "emulated: exact integer products through float32 BLAS"
 IN_PROJECTION = "nn.MultiheadAttention multiplies by this parameter itself"
 
 
@@ -248,11 +250,14 @@ def _how(device: torch.device, a: Scheme, b: Scheme) -> str:
     target = target_of(device)
     operand = operand_type(a.element, b.element, target)
     if operand == "int8" and target == INTERPRETER:
-        whole = scale_columns(a.factor_tile, b.factor_tile) == 0
-        return f"emulated: {'exact integer products' if whole else 'decoded to float32'} through float32 BLAS"
+        if scale_columns(a.factor_tile, b.factor_tile):
+            return "emulated: decoded to float32 through float32 BLAS"
+        return "native: int8 products of the CPU" if multiplies_bytes() else EXACT_INTEGERS
     decoded = "decoded by table" if "table" in (layout_of(a.element).kind, layout_of(b.element).kind) else "decoded"
     if target == INTERPRETER:
         return f"emulated: {decoded} to float32, BLAS"
+    if by_blocks(str(a), str(b), device):
+        return f"native: block-scaled tensor cores of {target}"
     if operand in ("fp8", "int8"):
         return f"native: {operand} tensor cores of {target}"
     units = "float32 arithmetic" if operand == "fp32" else f"{operand} tensor cores"

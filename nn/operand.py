@@ -15,6 +15,9 @@ from torch import Tensor
 from narrowgauge.formats import Scheme, parse
 from narrowgauge.formats.operand import AnyScheme, OperandScheme, base_scheme, parse_operand, unscaled
 from narrowgauge.formats.stages import Draw
+from narrowgauge.kernels._block_gemm_checks import takes_scales
+from narrowgauge.kernels._gemm_plan import target_of
+from narrowgauge.kernels.block_gemm import BLOCK_GEMM
 from narrowgauge.kernels.dequantize import block_factors
 from narrowgauge.kernels.gemm import GEMM
 from narrowgauge.kernels.layout import CODE_BITS, layout_of
@@ -142,6 +145,22 @@ def restored(operand: Operand, text: str | None, draw: Draw, columns: int, dtype
     return rotated_back(values, rotation.size, sign_vector(rotation, draw, values.device), columns).to(dtype)
 
 
+def by_blocks(a: str | None, b: str | None, device: torch.device) -> bool:
+    """Whether the device's matrix units take codes of both schemes with the scales of their blocks (MX, NVFP4)."""
+    return device.type == "cuda" and a is not None and b is not None and _by_blocks(a, b, device)
+
+
+@torch.compiler.assume_constant_result
+def _by_blocks(a: str, b: str, device: torch.device) -> bool:
+    """Compilers take the answer for this device as it is: they cannot see into its driver."""
+    return takes_scales(a, b, target_of(device))
+
+
+def _outer(operand: Operand) -> Tensor | None:
+    """The second scale, of formats that have one."""
+    return operand.outer if operand.scheme is not None and parse(operand.scheme).two_level else None
+
+
 def _gemm_scale(operand: Operand) -> Tensor | None:
     """The scale as the scaled GEMM takes it: factors where a second scale for the whole tensor belongs to it."""
     if operand.scale is None or operand.outer is None or operand.scheme is None:
@@ -169,9 +188,13 @@ def gemm(
         work = _working_dtype(a, b, dtype)
         return with_bias(dequantized(a, work) @ dequantized(b, work).t(), bias, dtype)
     undo = a.gain * b.gain
-    scales, plain = (_gemm_scale(a), _gemm_scale(b)), undo == 1.0
-    out = torch.float32 if dtype == torch.float64 or not plain else dtype
-    result = GEMM(a.values, scales[0], b.values, scales[1], a.scheme, b.scheme, bias if plain else None, out)
+    plain = undo == 1.0
+    out, added = torch.float32 if dtype == torch.float64 or not plain else dtype, bias if plain else None
+    if by_blocks(a.scheme, b.scheme, a.values.device):
+        sides = [side for operand in (a, b) for side in (operand.values, operand.scale, _outer(operand))]
+        result = BLOCK_GEMM(*sides, a.scheme, b.scheme, False, added, out)
+    else:
+        result = GEMM(a.values, _gemm_scale(a), b.values, _gemm_scale(b), a.scheme, b.scheme, added, out)
     return result.to(dtype) if plain else with_bias(result * (1.0 / undo), bias, dtype)
 
 

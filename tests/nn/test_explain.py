@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 import narrowgauge as ng
 from narrowgauge.nn import RECIPES
+from narrowgauge.nn.explain import EXACT_INTEGERS
 from narrowgauge.nn.saved_bytes import bytes_saved
 
 
@@ -88,6 +90,15 @@ def test_a_product_that_is_decoded_by_table_says_so() -> None:
     assert gemms["fprop"].runs == "emulated: decoded by table to float32, BLAS"
     assert gemms["dgrad"].runs == "emulated: decoded to float32 through float32 BLAS"
     assert gemms["wgrad"].runs == "float32 matmul"
+
+
+@pytest.mark.parametrize(("has", "words"), [(True, "native: int8 products of the CPU"), (False, EXACT_INTEGERS)])
+def test_integers_are_multiplied_by_the_cpu_or_exactly_by_the_blas(
+    monkeypatch: pytest.MonkeyPatch, has: bool, words: str
+) -> None:
+    monkeypatch.setattr(sys.modules["narrowgauge.nn.explain"], "multiplies_bytes", lambda: has)
+    gemms = ng.explain(ng.convert(nn.Sequential(nn.Linear(16, 8)), "int8_switchback")).rows[0].gemms
+    assert gemms["fprop"].runs == words
 
 
 def test_one_layer_and_no_layer() -> None:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from narrowgauge.formats.operand import operand_reference, parse_operand
 from narrowgauge.formats.stages import Draw
-from narrowgauge.nn import QuantLinear, recipe
-from narrowgauge.nn.operand import dequantized, make_both, make_operand, restored
+from narrowgauge.kernels._block_gemm_checks import takes_scales
+from narrowgauge.nn import QuantLinear, operand, recipe
+from narrowgauge.nn.operand import dequantized, gemm, make_both, make_operand, restored
 from narrowgauge.numerics import check_module
 
 SLOT_TEXTS = (
@@ -134,3 +135,35 @@ def test_other_operands_are_made_one_by_one(
 ) -> None:
     monkeypatch.setattr("narrowgauge.nn.operand.one_read_pays", lambda x: True)
     assert make_both(torch.randn(32, 32), *texts, Draw(), Draw()) is None
+
+
+@pytest.mark.parametrize("pair", [("mxfp8", "mxfp4"), ("nvfp4", "nvfp4"), ("mxfp8_e5m2", "mxfp8")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_products_by_blocks_are_those_of_the_scaled_gemm(
+    monkeypatch: pytest.MonkeyPatch, pair: tuple[str, str], dtype: torch.dtype
+) -> None:
+    """On GPUs whose matrix units take block scales; the CPU's implementation of that operator stands in for them."""
+    a, b = (make_operand(torch.randn(rows, 96), text, Draw()) for rows, text in zip((5, 7), pair, strict=True))
+    bias = torch.randn(7)
+    expected = gemm(a, b, bias, dtype)
+    calls: list[object] = []
+    monkeypatch.setattr("narrowgauge.nn.operand.by_blocks", lambda *sides: calls.append(sides) or True)
+    torch.testing.assert_close(gemm(a, b, bias, dtype), expected, rtol=1e-6, atol=1e-6)
+    assert calls == [(*pair, torch.device("cpu"))]
+
+
+def test_which_schemes_matrix_units_take_with_their_scales() -> None:
+    assert takes_scales("mxfp8", "mxfp4", "sm_100")
+    assert takes_scales("nvfp4", "nvfp4", "sm_120")
+    assert not takes_scales("nvfp4", "nvfp4", "gfx950")
+    assert not takes_scales("mxfp8", "mxfp8", "sm_90")
+    assert not takes_scales("mxfp8", "nvfp4", "sm_100")
+    assert not takes_scales("e4m3fn/1x32", "mxfp8", "sm_100")
+
+
+def test_compilers_ask_what_the_device_multiplies_and_keep_the_answer() -> None:
+    @torch.compile(fullgraph=True, backend="eager")
+    def answer(x: torch.Tensor) -> torch.Tensor:
+        return x + (1.0 if operand._by_blocks("mxfp8", "mxfp8", x.device) else 2.0)
+
+    assert float(answer(torch.zeros(()))) == 2.0
