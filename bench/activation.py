@@ -12,6 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from narrowgauge.bench.machine import check_device
 from narrowgauge.bench.report import Row, SuiteResult
 from narrowgauge.bench.timer import time_interleaved
 from narrowgauge.nn import POLICIES, ActivationPolicy, compress_activations, get_policy
@@ -110,6 +111,7 @@ def run_suite(
     gradients in float32; loss_gap_percent, if `train_steps` is above 0. Raises ValueError for a size that is not a
     multiple of 64 and unknown policies, AssertionError if an output differs from the plain block's.
     """
+    check_device(device)
     if size < HEAD_DIM or size % HEAD_DIM:
         raise ValueError(f"size: expected a multiple of {HEAD_DIM}, got {size}")
     chosen = [get_policy(name) for name in (POLICIES if policies is None else policies)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from narrowgauge.bench.machine import package_version
+from narrowgauge.bench.machine import check_device, package_version
 from narrowgauge.bench.peer import ABSENT, Peer, own_result, percent_equal
 from narrowgauge.bench.peers import find_peers
 from narrowgauge.bench.quantize import SEED
@@ -72,6 +72,7 @@ def run_suite(
     Raises AssertionError, naming every format whose bits are not the reference's, ValueError for sizes below 1 and
     unknown formats.
     """
+    check_device(device)
     if size < 1:
         raise ValueError(f"size: expected at least 1, got {size}")
     chosen = narrow_formats() if only is None else tuple(get(name).name for name in only)

@@ -24,6 +24,7 @@ from pkgutil import iter_modules
 import narrowgauge.kernels as kernels
 from narrowgauge.bench.compile_build import TARGETS, Build, build
 from narrowgauge.bench.compile_table import differences, read_table, write_table
+from narrowgauge.bench.parser import OneLineParser
 from narrowgauge.kernels._triton import HAS_TRITON, triton
 from narrowgauge.kernels.op import OPS, CompileCase
 from narrowgauge.strict_json import dumps
@@ -76,7 +77,8 @@ def _line(result: Build) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
+        "compile_matrix",
         prog="python -m narrowgauge.bench.compile_matrix",
         description="Build every Triton kernel for every GPU target, without a GPU, and check the result: the expected "
         "tensor-core instruction, no spilled registers, shared memory within the target's limit, wide loads.",

@@ -22,6 +22,7 @@ from narrowgauge.bench.gemm_competitor import Competitor, Make, out_dtype
 from narrowgauge.bench.gemm_inputs import Inputs
 from narrowgauge.bench.gemm_own import BASELINE, ops_of, own_makers, scheme_pair
 from narrowgauge.bench.gemm_peers import PEERS, peer_makers
+from narrowgauge.bench.machine import check_device
 from narrowgauge.bench.model_shapes import TOKENS_CPU, TOKENS_GPU, Problem, model_problems, parse_shape
 from narrowgauge.bench.own_function import OwnFunction, gemm_makers
 from narrowgauge.bench.poison import WrongResult, checked_call, poison_freed, poisoned_memory
@@ -120,6 +121,7 @@ def run_suite(
     AssertionError when an operator or the baseline is outside of its bound. ValueError for names, schemes and sizes
     that mean nothing.
     """
+    check_device(device)
     chosen = choose_problems(models, shapes, layers=layers, tokens=tokens, passes=passes, divide=divide, device=device)
     pairs = [scheme_pair(text) for text in (DEFAULT_SCHEMES if schemes is None else schemes)]
     weights = [str(parse(text)) for text in (DEFAULT_WEIGHTS if weight_schemes is None else weight_schemes)]

@@ -28,10 +28,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from narrowgauge.bench.device_tests import OPTION, summarize
-from narrowgauge.bench.machine import describe_machine
+from narrowgauge.bench.machine import check_device, describe_machine
+from narrowgauge.bench.parser import OneLineParser
 from narrowgauge.bench.report import write_json
 from narrowgauge.bench.result_files import COMBINED
 from narrowgauge.bench.suite_part import DECISIONS
@@ -214,9 +213,9 @@ def run(out: Path, device: str, seconds: float, *, quick: bool, root: Path) -> l
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
+        "gpu_suite",
         prog="python -m narrowgauge.bench.gpu_suite",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         description=(__doc__ or "").partition("\n\n")[0] + "\nA step that fails or runs out of its part of the time is "
         "reported and does not stop the rest.",
     )
@@ -235,8 +234,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.minutes >= LEAST_MINUTES:
         print(f"gpu_suite: --minutes: expected {LEAST_MINUTES} or more, got {args.minutes}", file=sys.stderr)
         return 2
-    if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():
-        print(f"gpu_suite: --device: got {args.device}, but torch sees no CUDA device; cpu runs here", file=sys.stderr)
+    try:
+        check_device(args.device)
+    except ValueError as error:
+        print(f"gpu_suite: {error}", file=sys.stderr)
         return 2
     print(describe_machine(), flush=True)
     done = run(args.out, args.device, 60 * args.minutes, quick=args.quick, root=args.root.resolve())

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from narrowgauge.bench.ceilings import Ceilings, Probes, middle
 from narrowgauge.bench.conformance import check_samples
+from narrowgauge.bench.machine import check_device
 from narrowgauge.bench.model_shapes import Problem, model_problems, parse_shape
 from narrowgauge.bench.report import Row, SuiteResult
 from narrowgauge.bench.timer import Timing, time_interleaved
@@ -70,6 +71,7 @@ def run_suite(
     Raises AssertionError when the scaled GEMM is outside its bound, ValueError for shapes, dtypes and recipes that are
     unknown or empty.
     """
+    check_device(device)
     if dtype not in DTYPES:
         raise ValueError(f"dtype: got {dtype!r}, accepted: {', '.join(DTYPES)}")
     problems = layers(size, shapes, models, tokens)

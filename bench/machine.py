@@ -61,6 +61,18 @@ def describe_machine() -> Machine:
     )
 
 
+def check_device(device: torch.device | str) -> None:
+    """ValueError unless the operators run on `device` here: a CPU, or a CUDA device that torch sees."""
+    known = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    try:
+        place = torch.device(device)
+    except RuntimeError:  # no such kind of device
+        place = torch.device("meta")
+    number = place.index or 0
+    if place.type not in ("cpu", "cuda") or (place.type == "cuda" and number >= len(known) - 1):
+        raise ValueError(f"device: got {str(device)!r}, accepted here: {', '.join(known)}")
+
+
 def package_version(package: str) -> str | None:
     """The installed version, None where it is not known."""
     try:

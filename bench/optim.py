@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from narrowgauge.bench.compiler import why_not_compiled
 from narrowgauge.bench.conformance import check_samples
 from narrowgauge.bench.llama_shapes import llama_shapes
+from narrowgauge.bench.machine import check_device
 from narrowgauge.bench.optim_peer_steps import PART, PEERS
 from narrowgauge.bench.report import Row, SuiteResult
 from narrowgauge.bench.temporaries import peak_bytes
@@ -75,6 +76,7 @@ def run_suite(
     Raises AssertionError where a codec or a step is not right, ValueError for unknown states, fewer than 9 repetitions
     and models that are too small.
     """
+    check_device(device)
     names = list(CODECS if states is None else states)
     shapes = llama_shapes(parameters)
     for name in names:

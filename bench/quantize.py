@@ -16,6 +16,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 
 from narrowgauge.bench.compiler import why_not_compiled
+from narrowgauge.bench.machine import check_device
 from narrowgauge.bench.quantize_check import Quantizer, why_no_function
 from narrowgauge.bench.quantize_competitors import BASELINE, OPS, Competitor, competitors
 from narrowgauge.bench.quantize_shapes import Shape, matrices, shape_text
@@ -57,6 +58,7 @@ def run_suite(
     Raises AssertionError where bits are wrong (`WrongResult` of a function of the user's), ValueError for shapes,
     schemes, dtypes and names that are unknown or empty.
     """
+    check_device(device)
     specs = list(dict.fromkeys(parse(scheme) for scheme in schemes))
     if not specs:
         raise ValueError("schemes: expected at least one")

@@ -29,10 +29,11 @@ def read_results(path: str | Path) -> list[SuiteResult]:
     parts = content[COMBINED] if isinstance(content, dict) and COMBINED in content else [content]
     try:
         return [result_of(part) for part in parts]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else "something else is there"
         raise ValueError(
             f"{path}: expected what `narrowgauge bench SUITE --out` or `narrowgauge.bench.gpu_suite` writes, rows with "
-            f"their timings; {error!s} is wrong or missing"
+            f"their timings; {what}"
         ) from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

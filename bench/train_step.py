@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from narrowgauge.bench.ceilings import Ceilings, Probes
 from narrowgauge.bench.compiler import why_not_compiled
 from narrowgauge.bench.conformance import check_samples
+from narrowgauge.bench.machine import check_device
 from narrowgauge.bench.report import Row, SuiteResult
 from narrowgauge.bench.timer import time_interleaved
 from narrowgauge.bench.train_step_peers import PEERS
@@ -102,6 +103,7 @@ def run_suite(
     Raises AssertionError when the scaled GEMM is outside its bound, ValueError for unknown recipes and sizes that do
     not fit.
     """
+    check_device(device)
     config = sizes(width, layers, tokens)
     chosen = [get_recipe(name) for name in (DEFAULT_RECIPES if recipes is None else recipes)]
     check_samples(GEMM, device)

@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 
+from narrowgauge.bench.machine import check_device
 from narrowgauge.bench.model_shapes import Problem
 from narrowgauge.formats import Scheme, parse
 from narrowgauge.kernels import _gemm_model, quantize, tuning
+from narrowgauge.kernels._gemm_checks import check_schemes
 from narrowgauge.kernels._gemm_config import candidates, product_of
 from narrowgauge.kernels._gpu_facts import GPUS
 from narrowgauge.kernels.gemm import GEMM
@@ -37,9 +39,11 @@ class Launch:
 
 
 def pair_of(text: str) -> Pair:
-    """The schemes of x and w: "X,W", or one for both."""
+    """The schemes of x and w: "X,W", or one for both. ValueError where they have no product."""
     first, _, second = text.partition(",")
-    return parse(first), parse(second or first)
+    pair = parse(first), parse(second or first)
+    check_schemes(*pair)
+    return pair
 
 
 def chosen_by_model(problems: Sequence[Problem], pairs: Sequence[str], target: str) -> list[Launch]:
@@ -69,6 +73,7 @@ def measured(
     """Runs every product on a GPU and times its candidates, where that has not been done before; every decision of this
     process. show: told how many products are done, of how many, and which is next. ValueError for a device that is no
     GPU."""
+    check_device(device)
     place = torch.device(device)
     if place.type != "cuda":
         raise ValueError(f"device: got {device}, accepted: cuda devices; on others nothing is measured (use a target)")

@@ -241,6 +241,7 @@ def launch(
     out = a.new_empty((m, n), dtype=torch.float32 if target == INTERPRETER else out_dtype)
     if not (m and n):
         return out.to(out_dtype)
+    bias = None if bias is None else bias.contiguous()
     if path.native:
         a, b = _fed(a, specs[0], packed[0], path.a, k), _fed(b, specs[1], packed[1], path.b, k)
         packed = path.a == "e2m1", path.b == "e2m1"
@@ -258,7 +259,7 @@ def launch(
 
     if config is None:
         key = key_of(m, n, k, path, block_of(specs[0]), a_scale.dim() == 1)
-        config = tuning.choose("block_scaled_gemm", key, list(candidates(path, target)),
+        config = tuning.choose("block_scaled_gemm", key, lambda: candidates(path, target),
                                lambda c: seconds(c, m, n, k, path, target), run, a.device)  # fmt: skip
     run(config)
     return out.to(out_dtype)

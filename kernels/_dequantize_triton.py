@@ -98,7 +98,7 @@ def dequantize_kernel(source_ptr, source_scale_ptr, source_outer_ptr, source_tab
 def dequantize_triton(codes: Tensor, scale: Tensor, outer: Tensor, scheme: str, dtype: torch.dtype) -> Tensor:
     """Launches the kernel; see kernels/dequantize.py for the contract."""
     spec = parse(scheme)
-    check_quantized(codes, scale, spec)
+    check_quantized(codes, scale, outer, spec)
     # Triton's interpreter truncates where it should round to bfloat16 or float16.
     out = empty_codes(codes, dtype if codes.is_cuda and dtype in _NARROW else torch.float32)
     source, target = source_of(codes, scale, outer, spec), as_matrix(out)

@@ -36,7 +36,7 @@ def _check_side(name: str, spec: Scheme) -> None:
 
 
 @lru_cache(maxsize=256)
-def _check_pair(a: Scheme, b: Scheme) -> None:
+def check_schemes(a: Scheme, b: Scheme) -> None:
     """Raises ValueError if no product of the two is defined."""
     _check_side("a_scheme", a)
     _check_side("b_scheme", b)
@@ -96,7 +96,7 @@ def check(
     """The two schemes. TypeError or ValueError, naming the argument, for a call that the contract excludes."""
     spec_a, spec_b = parse(a_scheme), parse(b_scheme)
     check_activation(activation)
-    _check_pair(spec_a, spec_b)
+    check_schemes(spec_a, spec_b)
     _check_operand("a", a, a_scale, spec_a)
     _check_operand("b", b, b_scale, spec_b)
     if a.shape[1] != b.shape[1]:

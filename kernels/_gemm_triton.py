@@ -197,7 +197,7 @@ def launch(call: Call, out: Tensor, config: Config | None = None) -> bool:
         if config is None:
             key = product.key if spec is None else f"{product.key} {call.activation} {spec}"
             seconds = partial(model.seconds, product=product, target=target)
-            config = tuning.choose("scaled_gemm", key, found, seconds, act, out.device)
+            config = tuning.choose("scaled_gemm", key, lambda: found, seconds, act, out.device)
         act(config)
     return True
 

@@ -149,6 +149,8 @@ def _registers(config: Config, work: Work, target: str) -> float:
     if _BYTES[work.operand] > 1:
         return needed + (60.0 if work.turned else 4.0) + passing * (4.0 if work.operand == "fp32" else 1.75)
     in_registers = not target.startswith(("sm_9", "sm_10")) or (work.operand == "int8" and target != "sm_90")
+    if work.operand == "int8" and work.turned and target.startswith("sm_10"):
+        needed += 64.0  # as built: addresses of every byte that is turned
     return needed + passing / ((1.0 if work.turned else 2.0) if in_registers else 8.0)
 
 

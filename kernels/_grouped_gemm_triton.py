@@ -7,6 +7,7 @@ finds its own. (Programs that loop over several tiles would save little, and spi
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -125,34 +126,35 @@ def product(a_ptr, b_ptr, a_scale_ptr, b_scale_ptr, a_table_ptr, b_table_ptr, st
 
 
 @jit
+def _larger(a, b):
+    return tl.maximum(a, b)
+
+
+@jit
 def grouped_kernel(a_ptr, b_ptr, out_ptr, a_scale_ptr, b_scale_ptr, offsets_ptr, a_table_ptr, b_table_ptr, T, N, K,
                     groups, stride_am, stride_ak, stride_bg, stride_bn, stride_bk, stride_om, stride_asm, stride_ask,
                     stride_bsg, stride_bsn, stride_bsk, A_F: tl.constexpr, B_F: tl.constexpr, OPERAND: tl.constexpr,
                     A_TILE_M: tl.constexpr, A_TILE_K: tl.constexpr, B_TILE_N: tl.constexpr, B_TILE_K: tl.constexpr,
                     SCALE_K: tl.constexpr, PROMOTE: tl.constexpr, PRECISION: tl.constexpr, INDEX: tl.constexpr,
-                    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
+                    GROUPS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+                    BLOCK_K: tl.constexpr):  # fmt: skip
     """The tile with this program's number, counted over the groups. Rows behind the last group are one more group, of
-    zeros; programs beyond it have nothing to do."""
+    zeros; programs beyond it have nothing to do. GROUPS: a power of two above the number of groups."""
     tile = tl.program_id(0)
-    blocks_n = tl.cdiv(N, BLOCK_N)
-    group = tile * 0 - 1
-    first = tile * 0
-    start = tile * 0
-    end = tile * 0
-    before = tile * 0
-    begin = tile * 0
-    for index in range(0, groups + 1):
-        stop = T + begin * 0
-        if index < groups:
-            stop = min(tl.maximum(tl.load(offsets_ptr + index), begin), T)
-        after = before + tl.cdiv(stop - begin, BLOCK_M) * blocks_n
-        here = (tile >= before) & (tile < after)
-        group = tl.where(here, index, group)
-        first = tl.where(here, before, first)
-        start = tl.where(here, begin, start)
-        end = tl.where(here, stop, end)
-        before = after
-        begin = stop
+    index = tl.arange(0, GROUPS)
+    ends = tl.load(offsets_ptr + index, mask=index < groups, other=T)
+    begins = tl.load(offsets_ptr + (index - 1), mask=(index > 0) & (index <= groups), other=0)
+    begins = tl.where(index > groups, T, begins)
+    # An end below the one before counts as that one.
+    ends = tl.associative_scan(tl.minimum(tl.maximum(ends, 0), T), 0, _larger)
+    begins = tl.associative_scan(tl.minimum(tl.maximum(begins, 0), T), 0, _larger)
+    tiles = tl.cdiv(ends - begins, BLOCK_M) * tl.cdiv(N, BLOCK_N)
+    after = tl.cumsum(tiles, 0)
+    here = (tile >= after - tiles) & (tile < after)
+    first = tl.sum(tl.where(here, after - tiles, 0))
+    start = tl.sum(tl.where(here, begins, 0))
+    end = tl.sum(tl.where(here, ends, 0))
+    group = tl.sum(tl.where(here, index + 1, 0)) - 1
     if group >= 0:
         # Down first: the tiles that run together read the same part of the group's weights.
         blocks_m = tl.cdiv(end - start, BLOCK_M)
@@ -201,7 +203,8 @@ def arguments_of(
         "A_TILE_M": tiles[0][0] or 0, "A_TILE_K": tiles[0][1] or 0, "B_TILE_N": tiles[1][0] or 0,
         "B_TILE_K": tiles[1][1] or 0, "SCALE_K": scale_columns(*tiles), "PROMOTE": promotes(work, target),
         "PRECISION": "bf16x6" if target.startswith("sm_") else "ieee", "INDEX": index_type(a, b),
-        "BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "BLOCK_K": config.block_k,
+        "GROUPS": 1 << b.shape[0].bit_length(), "BLOCK_M": config.block_m, "BLOCK_N": config.block_n,
+        "BLOCK_K": config.block_k,
     }  # fmt: skip
     return {**tensors, **dict(zip(SIZES, numbers, strict=True)), **constants}
 
@@ -221,7 +224,7 @@ def launch(
     out_dtype: torch.dtype, config: Config | None = None,
 ) -> Tensor:  # fmt: skip
     """Runs the kernel on checked arguments; see kernels/grouped_gemm.py. config: the launch instead of the chosen."""
-    target = target_of(a.device)
+    target, offsets = target_of(a.device), offsets.contiguous()
     (rows, depth), (groups, cols) = a.shape, b.shape[:2]
     work = work_of(groups, rows, cols, depth, *specs, turned(a, b), target)
     # Triton's interpreter truncates where it casts to bfloat16.
@@ -241,5 +244,5 @@ def launch(
 
 def choice(op: str, work: Work, target: str, run: Callable[[Config], None], device: torch.device) -> Config:
     """The launch for `work`, by the model or as measured."""
-    return tuning.choose(op, key_of(work, op), list(candidates(work, target)), lambda c: seconds(c, work, target), run,
-                         device)  # fmt: skip
+    ranks = partial(seconds, work=work, target=target)
+    return tuning.choose(op, key_of(work, op), lambda: candidates(work, target), ranks, run, device)

@@ -25,17 +25,18 @@ def _wgrad_kernel(a_ptr, b_ptr, out_ptr, a_scale_ptr, b_scale_ptr, offsets_ptr, 
                   stride_am, stride_at, stride_bn, stride_bt, stride_og, stride_om, stride_asg, stride_asm, stride_bsg,
                   stride_bsn, A_F: tl.constexpr, B_F: tl.constexpr, OPERAND: tl.constexpr, A_TILE_M: tl.constexpr,
                   B_TILE_N: tl.constexpr, PROMOTE: tl.constexpr, PRECISION: tl.constexpr, INDEX: tl.constexpr,
-                  BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
-    """One tile of the product of one group. An end below the one before counts as that one, for all that follow."""
+                  GROUPS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+                  BLOCK_K: tl.constexpr):  # fmt: skip
+    """One tile of the product of one group. An end below the one before counts as that one, for all that follow.
+    GROUPS: a power of two, no less than the number of groups."""
     pid = tl.program_id(0)
     blocks_m = tl.cdiv(M, BLOCK_M)
     tiles = blocks_m * tl.cdiv(N, BLOCK_N)
     group = pid // tiles
-    end = pid * 0
-    start = pid * 0
-    for index in range(0, group + 1):
-        start = end
-        end = min(tl.maximum(tl.load(offsets_ptr + index), start), T)
+    index = tl.arange(0, GROUPS)
+    ends = tl.load(offsets_ptr + index, mask=index <= group, other=0)
+    start = tl.minimum(tl.maximum(tl.max(tl.where(index < group, ends, 0)), 0), T)
+    end = tl.minimum(tl.maximum(tl.max(ends), 0), T)
     start_m = (pid % tiles % blocks_m).to(tl.int64) * BLOCK_M
     start_n = (pid % tiles // blocks_m).to(tl.int64) * BLOCK_N
     this = group.to(tl.int64)
@@ -75,7 +76,8 @@ def _arguments(
         "A_F": layout_of(specs[0].element), "B_F": layout_of(specs[1].element), "OPERAND": work.operand,
         "A_TILE_M": specs[0].factor_tile[0] or 0, "B_TILE_N": specs[1].factor_tile[0] or 0,
         "PROMOTE": promotes(work, target), "PRECISION": "bf16x6" if target.startswith("sm_") else "ieee",
-        "INDEX": grouped.index_type(a, b), "BLOCK_M": config.block_m, "BLOCK_N": config.block_n,
+        "INDEX": grouped.index_type(a, b), "GROUPS": 1 << (offsets.shape[0] - 1).bit_length(),
+        "BLOCK_M": config.block_m, "BLOCK_N": config.block_n,
         "BLOCK_K": config.block_k,
     }  # fmt: skip
     return {**tensors, **dict(zip(_SIZES, numbers, strict=True)), **constants}
@@ -90,7 +92,7 @@ def launch(
     out_dtype: torch.dtype,
 ) -> Tensor:  # fmt: skip
     """Runs the kernel on checked arguments; see kernels/grouped_gemm_wgrad.py."""
-    target = target_of(a.device)
+    target, offsets = target_of(a.device), offsets.contiguous()
     groups, m, n = offsets.shape[0], a.shape[0], b.shape[0]
     work = _work(groups, m, n, a.shape[1], specs, grouped.turned(a, b), target)
     # Triton's interpreter truncates where it casts to bfloat16.

@@ -25,7 +25,7 @@ def requantize_torch(
     two-level formats and the numbering of elements in stochastic rounding take the tensor as a whole, which is then
     decoded as a whole."""
     spec, goal = parse(scheme), parse(target)
-    check_quantized(codes, scale, spec)
+    check_quantized(codes, scale, outer, spec)
     matrix = as_matrix(codes)
     side = _rows_at_once(matrix, spec, goal, turned)
     if side is None:

@@ -6,17 +6,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["HAS_TRITON", "constant", "jit", "tl", "triton"]
+__all__ = ["HAS_TRITON", "OUT_OF_RESOURCES", "constant", "jit", "tl", "triton"]
 
 try:
     import triton
     import triton.language as tl
+    from triton.runtime.errors import OutOfResources, PTXASError
 
     HAS_TRITON = True
+    OUT_OF_RESOURCES: tuple[type[Exception], ...] = (OutOfResources, PTXASError)
 except ImportError:  # no Triton wheel for this platform
     triton = None
     tl = None
     HAS_TRITON = False
+    OUT_OF_RESOURCES = ()
 
 
 class _Missing:

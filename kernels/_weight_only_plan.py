@@ -32,7 +32,7 @@ class Shape(NamedTuple):
         """The class of shapes that share a launch: rows of x by powers of two."""
         rows = 1 << (self.t - 1).bit_length()
         stored = "" if way.bits == 8 else " packed"
-        return f"{rows}x{self.n}x{self.k} {spec}{stored} {way.operand}{' zero' if way.zero else ''}"
+        return f"{rows}x{self.n}x{self.k} {spec}{stored} {way.operand}{' zero' * way.zero}{' folds' * way.folds}"
 
 
 class Way(NamedTuple):

@@ -54,6 +54,11 @@ def _scale_layout(spec: Scheme) -> Layout:
     return layout_of(spec.format.scale_format)
 
 
+def with_near_columns(matrix: Tensor) -> Tensor:
+    """The matrix, contiguous where the places of a row reach further than the 32 bits that kernels have for them."""
+    return matrix.contiguous() if matrix.shape[1] * matrix.stride(1) >= 2**31 else matrix
+
+
 def kernel_of(how: Launch) -> Any:
     """The kernel that `how` names."""
     return rows_kernel if how.kernel == "rows" else dot_kernel
@@ -88,11 +93,13 @@ def launch(x: Tensor, weight: Weight, bias: Tensor | None, out_dtype: torch.dtyp
     narrow = target == INTERPRETER and out_dtype in (torch.bfloat16, torch.float16)
     out = x.new_empty((t, n), dtype=torch.float32 if narrow else out_dtype)
     if t and n:
-        weight = weight._replace(zero_point=None if weight.zero_point is None else weight.zero_point.contiguous())
+        point = None if weight.zero_point is None else weight.zero_point.contiguous()
+        weight = weight._replace(codes=with_near_columns(weight.codes), zero_point=point)
+        x, bias = with_near_columns(x), None if bias is None else bias.contiguous()
         way = way_of(weight.spec, x.dtype, weight.packed, weight.zero_point is not None, target)
         scale, shape = read_scale(weight, way), Shape(t, n, k)
         how = choose(
-            "weight_only_gemm", shape.key(way, weight.spec), candidates(shape, way, target),
+            "weight_only_gemm", shape.key(way, weight.spec), lambda: candidates(shape, way, target),
             lambda how: seconds(shape, way, how, target),
             lambda how: run(x, weight, scale, bias, out, way, how), x.device,
         )  # fmt: skip

@@ -29,7 +29,7 @@ CACHED_ELEMENTS = 1 << 19
 def dequantize_torch(codes: Tensor, scale: Tensor, outer: Tensor, scheme: str, dtype: torch.dtype) -> Tensor:
     """The CPU implementation: blocks that are decoded, scaled and rounded while they are in the caches."""
     spec = parse(scheme)
-    check_quantized(codes, scale, spec)
+    check_quantized(codes, scale, outer, spec)
     matrix, tile = as_matrix(codes), spec.factor_tile
     factors = factors_of(scale, outer, spec, matrix.shape[1])
     turned = is_column_major(codes)
@@ -51,7 +51,7 @@ def dequantize_torch(codes: Tensor, scale: Tensor, outer: Tensor, scheme: str, d
 
 
 def _fake(codes: Tensor, scale: Tensor, outer: Tensor, scheme: str, dtype: torch.dtype) -> Tensor:
-    check_quantized(codes, scale, parse(scheme))
+    check_quantized(codes, scale, outer, parse(scheme))
     return empty_codes(codes, dtype)
 
 

@@ -47,7 +47,6 @@ from narrowgauge.kernels.quantize import stored_scale
 from narrowgauge.kernels.tiles import is_column_major, multiply_tiles, spread_rows
 from narrowgauge.numerics import gamma, gemm_bound
 
-
 DECODED = 1 << 20
 """Values of b that the CPU decodes at a time: they stay in the caches, and their memory is used again."""
 FEW_ROWS = 256

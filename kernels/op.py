@@ -137,6 +137,16 @@ def in_own_precision(function: Callable[..., Any], kind: str) -> Callable[..., A
     return call
 
 
+def gpu_of_call(args: Sequence[Any]) -> int | None:
+    """Number of the GPU on which the arguments of a call are, those in lists as well; None where none is on one."""
+    for arg in args:
+        if isinstance(arg, Tensor) and arg.is_cuda:
+            return arg.device.index
+        if isinstance(arg, list | tuple) and (number := gpu_of_call(arg)) is not None:
+            return number
+    return None
+
+
 def register(op: Op) -> Op:
     """Defines the op in PyTorch's dispatcher and enters it in `OPS`."""
 
@@ -144,7 +154,12 @@ def register(op: Op) -> Op:
         reason = op.unsupported(*args)
         if reason is not None:
             raise ValueError(f"{op.name}: {reason}")
-        return op.implementation("triton")(*args)
+        number = gpu_of_call(args)
+        # Triton launches on the current device, whatever device its arguments are on.
+        if number is None or number == torch.cuda.current_device():
+            return op.implementation("triton")(*args)
+        with torch.cuda.device(number):
+            return op.implementation("triton")(*args)
 
     LIBRARY.define(op.name + op.schema, tags=(torch.Tag.pt2_compliant_tag,))
     LIBRARY.impl(op.name, in_own_precision(op.torch_impl, "cpu"), "CPU")

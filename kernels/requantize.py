@@ -41,7 +41,7 @@ Quantized = tuple[Tensor, Tensor, Tensor]
 def _fake(
     codes: Tensor, scale: Tensor, outer: Tensor, scheme: str, target: str, turned: bool, seed: int, offset: int
 ) -> Quantized:
-    check_quantized(codes, scale, parse(scheme))
+    check_quantized(codes, scale, outer, parse(scheme))
     goal = parse(target)
     matrix, dtype = as_matrix(codes), layout_for(goal).code_dtype
     shape = (matrix.shape[1], matrix.shape[0]) if turned else tuple(codes.shape)

@@ -49,8 +49,11 @@ class QuantizedTensor:
         return self.codes.nbytes + self.scale.nbytes + (self.outer.nbytes if self.scheme.two_level else 0)
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Tensor:
-        """decode(codes) · scale in `dtype` (default: the original's), rounded once from float32."""
+        """decode(codes) · scale in `dtype` (default: the original's), rounded once from float32. TypeError for a dtype
+        of integers."""
         target = self.dtype if dtype is None else dtype
+        if not target.is_floating_point:
+            raise TypeError(f"dtype: expected a floating one, got {str(target).removeprefix('torch.')}")
         return dequantize_raw(self.codes, self.scale, self.outer, self.text, target)
 
     def factors(self) -> Tensor:
@@ -116,11 +119,14 @@ def canonical(scheme: Scheme | str) -> str:
 
 
 def check_seed(scheme: str, seed: int | None) -> int:
-    """The seed of a stochastic scheme, 0 for others. ValueError if one is needed or out of range."""
+    """The seed of a stochastic scheme, 0 for others. ValueError if one is needed or out of range, TypeError if it is no
+    integer."""
     if seed is None:
         if "+sr" in scheme:
             raise ValueError(f"seed: stochastic scheme '{scheme}' needs an explicit seed, got None")
         return 0
+    if isinstance(seed, float | str):
+        raise TypeError(f"seed: expected an integer, got {seed!r}")
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed: expected 0 <= seed < 2**63, got {seed}")
     return seed

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -23,12 +23,17 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from narrowgauge.kernels._triton import HAS_TRITON, triton
+from narrowgauge.kernels._triton import HAS_TRITON, OUT_OF_RESOURCES, triton
 
 TRIED = 8
 """Candidates that are timed, the best by the model."""
 HOPELESS = 3.0
 """How many times slower than the best, by the model, a candidate may be to be timed."""
+FLUSH_BYTES = 256 << 20
+"""More than the last-level cache of any GPU: writing it leaves nothing of the operands in the cache."""
+FLUSHES = 4
+"""How often that is written before a call that is timed: long enough for the host to hand over the call meanwhile, so
+that no time passes between its kernels but on the device."""
 
 C = TypeVar("C", bound=tuple[Any, ...])
 Table = dict[str, dict[str, Any]]
@@ -46,7 +51,8 @@ class Choice(NamedTuple):
     seconds: float | None
 
 
-_decisions: dict[tuple[str, str, str], Choice] = {}
+_decisions: dict[tuple[torch.device, str, str], tuple[Any, Choice]] = {}
+"""(device, op, key) → the configuration, and what `decisions()` says of it."""
 
 
 @contextmanager
@@ -61,40 +67,47 @@ def measuring() -> Iterator[None]:
 
 def decisions() -> list[Choice]:
     """Every decision of this process, in the order of first use."""
-    return list(_decisions.values())
+    return [choice for _, choice in _decisions.values()]
 
 
 def choose(
     op: str,
     key: str,
-    candidates: Sequence[C],
+    candidates: Callable[[], Iterable[C]],
     seconds: Callable[[C], float],
     run: Callable[[C], object],
     device: torch.device,
 ) -> C:
     """The configuration for calls of `op` whose shapes are of class `key`: the one that was measured on this kind of
-    device, else the best by the model.
+    device, else the best by the model. A decision that was taken is looked up, and nothing else is called.
 
-    candidates: named tuples of plain numbers and texts. seconds: the model's time of one, inf where it cannot run. run:
-    one call with it, on inputs that it leaves as they are. ValueError where no candidate can run.
+    candidates: gives named tuples of plain numbers and texts, for one key always the same. seconds: the model's time of
+    one, inf where it cannot run. run: one call with it, on inputs that it leaves as they are. Nothing is measured while
+    a CUDA graph is captured. ValueError where no candidate can run.
     """
-    place = (device_name(device), op, key)
-    known = _decisions.get(place)
-    if known is not None and (known.how == "measured" or not _state["measuring"] or device.type != "cuda"):
-        for candidate in candidates:
-            if _plain(candidate) == known.config:
-                return candidate
-    ranked = sorted(candidates, key=seconds)  # stable: of equals the first
+    known = _decisions.get((device, op, key))
+    if known is not None and (known[1].how == "measured" or not _measures(device)):
+        return known[0]
+    ranked = sorted(candidates(), key=seconds)  # stable: of equals the first
+    name = device_name(device)
     if not ranked or seconds(ranked[0]) == float("inf"):
-        raise ValueError(f"candidates: none of {len(ranked)} configurations of {op} can run {key} on {place[0]}")
-    chosen = _kept(place, ranked)
-    if chosen is None and _state["measuring"] and device.type == "cuda":
+        raise ValueError(f"candidates: none of {len(ranked)} configurations of {op} can run {key} on {name}")
+    found = _kept(name, op, key, ranked)
+    if found is None and _measures(device):
         limit = HOPELESS * seconds(ranked[0])
-        chosen = _fastest(place, [c for c in ranked[:TRIED] if seconds(c) <= limit], run)
-    if chosen is None:
-        chosen = ranked[0]
-        _decisions[place] = Choice(op, key, _plain(chosen), "model", None)
-    return chosen
+        found = _fastest(name, op, key, [c for c in ranked[:TRIED] if seconds(c) <= limit], run)
+    if found is None:
+        found = ranked[0], Choice(op, key, _plain(ranked[0]), "model", None)
+    _decisions[device, op, key] = found
+    return found[0]
+
+
+def _measures(device: torch.device) -> bool:
+    return _state["measuring"] and device.type == "cuda" and not _is_capturing()
+
+
+def _is_capturing() -> bool:
+    return torch.cuda.is_current_stream_capturing()
 
 
 def _plain(config: Any) -> dict[str, Any]:
@@ -102,35 +115,51 @@ def _plain(config: Any) -> dict[str, Any]:
     return fields
 
 
-def _kept(place: tuple[str, str, str], candidates: Sequence[C]) -> C | None:
+def _kept(name: str, op: str, key: str, candidates: Sequence[C]) -> tuple[C, Choice] | None:
     """The candidate that the device's file names; None where it names none, or one that is no candidate any more."""
-    entry = _table(place[0]).get(_entry(place))
-    for candidate in candidates if entry is not None else ():
-        if entry is not None and _plain(candidate) == entry["config"]:
-            _decisions[place] = Choice(place[1], place[2], entry["config"], "measured", entry["seconds"])
-            return candidate
+    entry = _table(name).get(_entry(op, key))
+    if entry is None:
+        return None
+    for candidate in candidates:
+        if _plain(candidate) == entry["config"]:
+            return candidate, Choice(op, key, entry["config"], "measured", entry["seconds"])
     return None
 
 
-def _fastest(place: tuple[str, str, str], candidates: Sequence[C], run: Callable[[C], object]) -> C:
+def _fastest(
+    name: str, op: str, key: str, candidates: Sequence[C], run: Callable[[C], object]
+) -> tuple[C, Choice]:  # fmt: skip
     """Times the candidates and keeps the fastest, in the file too."""
-    times = [median_seconds(partial(run, candidate)) for candidate in candidates]
+    times = [_time(partial(run, candidate)) for candidate in candidates]
     best = times.index(min(times))
+    if times[best] == float("inf"):
+        raise ValueError(f"candidates: none of {len(times)} configurations of {op} that were tried fits {name}: {key}")
     config = _plain(candidates[best])
-    _decisions[place] = Choice(place[1], place[2], config, "measured", times[best])
-    table = _read(table_path(place[0]))  # as it is now: another process may have added to it
-    table[_entry(place)] = {"config": config, "seconds": times[best]}
-    _write(table_path(place[0]), table)
+    table = _read(table_path(name))  # as it is now: another process may have added to it
+    table[_entry(op, key)] = {"config": config, "seconds": times[best]}
+    _write(table_path(name), table)
     _table.cache_clear()
-    return candidates[best]
+    return candidates[best], Choice(op, key, config, "measured", times[best])
+
+
+def _time(call: Callable[[], object]) -> float:
+    """Seconds of a call; inf where the device has not the shared memory or registers that it takes."""
+    try:
+        return median_seconds(call)
+    except OUT_OF_RESOURCES:
+        return float("inf")
 
 
 def median_seconds(call: Callable[[], object], repetitions: int = 9) -> float:
-    """Median time of a call on the current CUDA device, compiled and warmed up by two calls before."""
+    """Median time of a call on the current CUDA device, compiled and warmed up by two calls before, operands in memory
+    and not in the caches."""
     for _ in range(2):
         call()
+    flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
     events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repetitions)]
     for start, stop in events:
+        for _ in range(FLUSHES):
+            flush.zero_()
         start.record()
         call()
         stop.record()
@@ -153,8 +182,8 @@ def table_path(name: str) -> Path:
     return Path(home) / "narrowgauge" / "tuning" / f"{name}.json"
 
 
-def _entry(place: tuple[str, str, str]) -> str:
-    return f"{place[1]}: {place[2]}"
+def _entry(op: str, key: str) -> str:
+    return f"{op}: {key}"
 
 
 @cache

@@ -226,7 +226,7 @@ def test_demo_json_compares_the_two_runs(tiny_demo, capsys, tmp_path):
 
 def test_demo_prints_one_table_and_what_was_emulated(tiny_demo, capsys, tmp_path):
     status, out, _ = run(
-        capsys, "demo", "--steps", "2", "--recipe", "int8_switchback", "--state", "int8", "--out", str(tmp_path)
+        capsys, "demo", "--steps", "2", "--recipe", "fp8_row_hp_wgrad", "--state", "int8", "--out", str(tmp_path)
     )
     assert status == 0
     for text in ("validation loss", "optimizer state", "saved for backward", "time per step", "lm_head", "emulated"):

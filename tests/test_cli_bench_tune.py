@@ -29,3 +29,11 @@ def test_without_a_place_it_says_which_flags_there_are(capsys: pytest.CaptureFix
         main(["bench", "tune"])
     assert refused.value.code == 2
     assert "--target --device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suite", ["quantize", "formats", "gemm", "linear", "activation", "train", "optim", "tune"])
+@pytest.mark.parametrize("device", ["cuda:99", "abacus", "meta"])
+def test_a_device_that_is_not_there_is_one_line(suite: str, device: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", suite, "--device", device]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"device: got '{device}', accepted here: cpu" in line

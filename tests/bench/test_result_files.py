@@ -43,7 +43,7 @@ def test_the_results_that_are_kept_can_be_read(name: str) -> None:
     ("text", "message"),
     [
         ("{", "is not JSON"),
-        ('{"suite": "x"}', "'rows' is wrong or missing"),
+        ('{"suite": "x"}', "'rows' is missing"),
         ("[1]", "expected what `narrowgauge bench SUITE --out`"),
         ('{"suites": [3]}', "expected what `narrowgauge bench SUITE --out`"),
     ],
@@ -57,4 +57,15 @@ def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> Non
 def test_two_rows_of_one_name_are_refused(tmp_path: Path) -> None:
     path = write_result(SuiteResult("s", {}, "copy", [RESULT.rows[0]] * 2), tmp_path / "s.json")
     with pytest.raises(ValueError, match="s: two rows are called copy"):
+        read_results(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [("{}", "'rows' is missing"), ("[1, 2]", "something else is there"), ('{"rows": [1]}', "something else is there")],
+)
+def test_other_json_is_refused_in_plain_words(content: str, what: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"rows with their timings; {what}"):
         read_results(path)

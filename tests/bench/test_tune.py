@@ -59,3 +59,8 @@ def test_measured_choices_are_kept(tmp_path, monkeypatch) -> None:  # type: igno
     assert told == [(0, 1, "small e4m3fn/row")]
     assert choices[-1].how == "measured"
     assert tuning.table_path(tuning.device_name(torch.device("cuda"))).exists()
+
+
+def test_schemes_that_have_no_product_are_refused() -> None:
+    with pytest.raises(ValueError, match="b_scheme: e4m3fn/row does not go with int8/row"):
+        chosen_by_model([SMALL], ["int8/row,e4m3fn/row"], "sm_90")

@@ -175,7 +175,7 @@ def test_every_registered_format_with_a_zero_stores_moments() -> None:
             write_moments(*codecs, *moments, *states)
             assert stored.scale is not None
             expected = encode_reference(values, codec)
-            # Formats that cut off: the largest value of each of four groups may fall short of its level by its last bit.
+            # Formats that cut off: the largest value of each of four groups may fall short of its level by a last bit.
             allowed = 4 if name.startswith("rf8_floor") else 1
             assert np.count_nonzero(stored.codes.numpy() != expected.codes) <= allowed, name
             np.testing.assert_array_equal(stored.scale.numpy(), expected.scale)

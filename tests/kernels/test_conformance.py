@@ -91,6 +91,35 @@ def test_implementation_agrees_with_reference(
     assert count >= 10
 
 
+def apart(values: Tensor) -> Tensor:
+    """The same values, between others in memory."""
+    wide = values.new_full((*values.shape[:-1], 2 * values.shape[-1] + 1), 77)
+    view = wide[..., 1::2]
+    view.copy_(values)
+    return view
+
+
+@pytest.mark.parametrize("implementation", ["torch", "triton"])
+@pytest.mark.parametrize("name", sorted(name for name, op in OPS.items() if not op.mutates))
+def test_every_tensor_may_have_gaps_between_its_elements(name: str, implementation: str, device: torch.device) -> None:
+    if device.type == "cuda" and implementation == "torch":
+        pytest.skip("gpu run: the torch implementation serves the CPU")
+    op, seen = get_op(name), set()
+    for sample in samples(op, device.type):
+        tensors = {place: arg for place, arg in enumerate(sample.args) if isinstance(arg, Tensor)}
+        if sum(arg.numel() for arg in tensors.values()) > 30_000 or op.unsupported(*sample.args) is not None:
+            continue
+        for place, tensor in tensors.items():
+            if place in seen or tensor.dim() == 0 or tensor.shape[-1] < 2 or tensor.numel() == 0:
+                continue
+            seen.add(place)
+            moved = Sample(sample.name, (*sample.args[:place], apart(tensor), *sample.args[place + 1 :]))
+            with np.errstate(all="ignore"):
+                actual = run(op, op.implementation(implementation), moved)
+            compare(op, moved, actual, run(op, op.reference, sample))
+    assert seen
+
+
 @pytest.mark.parametrize("name", sorted(OPS))
 def test_cost_is_positive_and_grows_with_the_data(name: str) -> None:
     costs = [OPS[name].cost(*sample.args) for sample in samples(OPS[name], "cpu")]

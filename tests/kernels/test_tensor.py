@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -117,6 +119,27 @@ def test_raise_policy_counts_what_is_not_finite(x: torch.Tensor) -> None:
         (lambda x: ng.quantize(x, 8), TypeError, "scheme: expected a string"),
         (lambda x: ng.quantize(x, "e4m3fn", nonfinite="rase"), ValueError, "did you mean 'raise'"),
         (lambda x: ng.fake_quantize(x, "e4m3fn", ste="clip"), ValueError, "ste: got 'clip'"),
+        (lambda x: ng.quantize(x, "e4m3fn+sr", seed=1.5), TypeError, "seed: expected an integer, got 1.5"),
+        (
+            lambda x: ng.quantize(x, "e4m3fn").dequantize(torch.int8),
+            TypeError,
+            "dtype: expected a floating one, got int8",
+        ),
+        (
+            lambda x: replace(ng.quantize(x, "nvfp4"), outer=torch.ones(2)).dequantize(),
+            ValueError,
+            "outer: nvfp4 has one",
+        ),
+        (
+            lambda x: replace(ng.quantize(x, "nvfp4"), outer=torch.ones(2)).requantize("int8"),
+            ValueError,
+            "outer: nvfp4",
+        ),
+        (
+            lambda x: replace(ng.quantize(x, "int8"), scale=torch.ones(2)).dequantize(),
+            ValueError,
+            "^scale: int8 on shape",
+        ),
     ],
 )
 def test_bad_input_is_named(call, error: type[Exception], text: str, x: torch.Tensor) -> None:

@@ -66,3 +66,13 @@ def test_parts_are_added_in_their_order() -> None:
     assert (out == 2.0**24).all()
     join_kernel[(1,)](parts.flip(0).contiguous(), None, out, 20, 5, PARTS=3, BLOCK=kernels.JOIN_BLOCK)
     assert (out == 2.0**24 + 2).all()
+
+
+def test_only_rows_that_reach_beyond_32_bits_are_copied() -> None:
+    near = torch.empty((1 << 15, (1 << 16) - 1), dtype=torch.int8, device="meta").t()
+    far = torch.empty((1 << 15, 1 << 16), dtype=torch.int8, device="meta").t()
+    wide = torch.empty((1 << 16, 1 << 16), dtype=torch.int8, device="meta")
+    assert kernels.with_near_columns(near) is near
+    assert kernels.with_near_columns(wide) is wide
+    assert far.stride() == (1, 1 << 16)
+    assert kernels.with_near_columns(far).stride() == (1 << 15, 1)

@@ -6,6 +6,7 @@ import argparse
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from narrowgauge.commands.bench_flags import add_device
 from narrowgauge.commands.bench_output import deliver, print_suite
 from narrowgauge.commands.numerics_progress import progress
 from narrowgauge.commands.output import note, number, print_table, print_text
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True,
                         help="also the steps that torch.compile makes, which take a while to start (default: yes)"
                         )  # fmt: skip
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … (default: %(default)s)")
+    add_device(parser)
     parser.add_argument("--repetitions", type=int, default=9, metavar="N",
                         help="measurements of each step, at least 9 (default: %(default)s)")  # fmt: skip
     parser.add_argument("--quality", action="store_true", help="compare how good the codecs are, not how fast")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from narrowgauge.commands.bench_flags import add_device
 from narrowgauge.commands.bench_output import deliver, print_suite
 from narrowgauge.commands.numerics_progress import progress
 from narrowgauge.commands.output import note
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also torchao and microxcaling, where installed (default: yes)")  # fmt: skip
     add("--compiled", action=argparse.BooleanOptionalAction, default=False,
         help="also under torch.compile, which takes minutes to start (default: no)")  # fmt: skip
-    add("--device", default="cpu", help="cpu, cuda, cuda:1 … (default: %(default)s)")
+    add_device(parser)
     add("--out", metavar="FILE", help="also write the result, with hardware and versions, as JSON")
     add("--json", action="store_true", help="print one JSON object")
 
