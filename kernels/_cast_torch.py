@@ -166,14 +166,14 @@ def encode(y: Tensor, layout: Layout, random: Tensor | None = None, *, may_have_
     """Codes (`layout.code_dtype`) of float32 `y`, which is overwritten, by bit arithmetic (not of kind "table").
     random: `rounding_bits` for stochastic rounding. NaN gives the positive NaN code, or 0 in formats without one;
     `may_have_nan=False` skips the search."""
-    isnan = torch.isnan(y) if may_have_nan else None
+    isnan = y != y if may_have_nan else None  # inductor's loops take this several numbers at a time, isnan one by one
     if isnan is not None:
         y = torch.where(isnan, 0.0, y)
     if random is not None and _is_eager(y):
         code = _encode_in_blocks(y, layout, random)
     else:
         code = _ENCODERS[layout.kind](y, layout, random)
-    if isnan is not None:
+    if isnan is not None and layout.kind != "int":  # whose NaN has the code of 0
         code = code.masked_fill_(isnan, max(layout.nan_code, 0))
     return code.to(layout.code_dtype)
 

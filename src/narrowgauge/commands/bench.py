@@ -11,6 +11,7 @@ from narrowgauge.commands import (
     bench_linear,
     bench_optim,
     bench_optim_training,
+    bench_priors,
     bench_quantize,
     bench_recipes,
     bench_train,
@@ -38,6 +39,7 @@ examples:
   narrowgauge bench activation --policy int8
   narrowgauge bench train --recipe fp8_row
   narrowgauge bench recipes --recipe nvfp4 --recipe mine.toml
+  narrowgauge bench priors --seeds 5 --shape 1 --shape 0.5
   narrowgauge bench formats --format nf4 --format hif8 --no-peers
   narrowgauge bench quantize --out before.json
   narrowgauge bench compare before.json after.json
@@ -73,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bench_optim_training.add_parser(suites)
     bench_recipes.add_parser(suites)
     bench_train.add_parser(suites)
+    bench_priors.add_parser(suites)
     bench_compare.add_parser(suites)
     bench_tune.add_parser(suites)
     matrix = suites.add_parser("compile-matrix", help="build every Triton kernel for every GPU target, without a GPU",
