@@ -117,5 +117,5 @@ def _cells(check: Check) -> tuple[str, ...]:
         "-" if effect is None else f"{effect.difference:+.2f}",
         "-" if effect is None else f"{effect.low:+.2f} … {effect.high:+.2f}",
         "-" if check.limit is None else f"{check.limit:+g}",
-        check.verdict,
+        check.verdict if check.judged or not check.verdict else f"({check.verdict})",
     )
