@@ -147,3 +147,18 @@ def test_any_minifloat_is_served(
         return  # no such format
     if fmt.bits <= 8:
         check_every_way(fmt, seed)
+
+
+@pytest.mark.parametrize("name", ["nf4", "dynamic8", "posit8es1", "rf8"])
+def test_codes_decoded_in_pairs_have_the_values_of_single_ones(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    fmt = get(name)
+    every = torch.from_numpy(np.arange(1 << 16, dtype=np.uint16).view(np.uint8)) & (2**fmt.bits - 1)
+    monkeypatch.setattr(_tables_torch, "PAIRS_PAY", 4)
+    monkeypatch.setattr(_tables_torch, "BLOCK", 1000)
+    expected = torch.from_numpy(fmt.decode(every.numpy()).astype(np.float32))
+    for start, stop in ((0, 1 << 17), (0, 4097), (1, 9000), (2, 777)):  # whole, odd, beginning inside of a pair
+        actual = _tables_torch.decode(every[start:stop], fmt)
+        torch.testing.assert_close(actual, expected[start:stop], rtol=0, atol=0, equal_nan=True)
+    out = torch.empty(9001)[1:]
+    assert _tables_torch.decode(every[:9000], fmt, out) is out
+    torch.testing.assert_close(out, expected[:9000], rtol=0, atol=0, equal_nan=True)
