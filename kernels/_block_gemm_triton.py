@@ -71,7 +71,7 @@ def _values(codes, scales, F: tl.constexpr, PACKED: tl.constexpr, S_F: tl.conste
         codes = tl.interleave(codes & 0xF, codes >> 4)
     if S_F is None:
         code = scales.to(tl.int32)
-        factors = tl.where(code == 0xFF, float("nan"), _cast.power_of_two(code - 127))
+        factors = _cast.e8m0_value(code)
     else:
         factors = _cast.decode(scales, None, S_F)
     values = _cast.decode(codes, None, F).reshape((R, K // BLOCK, BLOCK))

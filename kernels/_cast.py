@@ -272,6 +272,12 @@ def power_of_two(exponent):
 
 
 @jit
+def e8m0_value(code):
+    """2^(code - 127) as float32 of E8M0 codes (int32), NaN of 255."""
+    return tl.where(code == 0xFF, float("nan"), power_of_two(code - 127))
+
+
+@jit
 def inverse_scale(scale):
     """1 / scale; 0 where the scale is zero or NaN, so that the group's codes are those of zero (or NaN)."""
     usable = (scale > 0.0) & is_finite(scale)

@@ -46,8 +46,7 @@ def _factor(ptrs, mask):
     if scale.dtype == tl.float32:
         return scale
     else:
-        code = scale.to(tl.int32)
-        return tl.where(code == 0xFF, float("nan"), _cast.power_of_two(code - 127))
+        return _cast.e8m0_value(scale.to(tl.int32))
 
 
 @jit

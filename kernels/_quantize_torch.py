@@ -25,6 +25,7 @@ from narrowgauge.kernels.tiles import (
     group_amax,
     is_column_major,
     multiply_tiles,
+    row_blocks,
     spread_rows,
     tile_counts,
 )
@@ -227,16 +228,11 @@ def _may_clip(spec: Scheme) -> bool:
 def _encode_blocks(matrix: Tensor, target: Tensor, factors: Tensor, tile: Tile, spec: Scheme, random: RowBits) -> None:
     # A zero factor marks a group with a NaN or an infinity (or one that is zero altogether).
     may_have_nan = bool((factors == 0).any())
-    height, cols = tile[0], matrix.shape[1]
-    step = max(1, CHUNK_ELEMENTS // max(cols, 1))
-    if height is not None:
-        step = max(1, step // height) * height
-    memory = matrix.new_empty((3, min(step, matrix.shape[0]) * cols), dtype=torch.float32)
-    for start in range(0, matrix.shape[0], step):
-        rows = slice(start, start + step)
-        part = factors if height is None else factors[start // height : -(-(start + step) // height)]
+    memory, cols = None, matrix.shape[1]
+    for rows, tiles in row_blocks(matrix.shape, tile[0], CHUNK_ELEMENTS):
         size = matrix[rows].numel()
-        y = _scaled(matrix[rows], part, tile, memory[0, :size].view(-1, cols) if size else None)
+        memory = matrix.new_empty((3, size), dtype=torch.float32) if memory is None else memory
+        y = _scaled(matrix[rows], factors[tiles], tile, memory[0, :size].view(-1, cols) if size else None)
         _encode_block(
             y, target[rows], spec, random(rows), memory[1:, :size].view(torch.int32), may_have_nan=may_have_nan
         )

@@ -20,7 +20,14 @@ from narrowgauge.kernels._factors_torch import check_quantized, factors_of
 from narrowgauge.kernels._tables_torch import decode
 from narrowgauge.kernels.op import LIBRARY, Cost, Exact, Op, Sample, register
 from narrowgauge.kernels.quantize import QUANTIZE, stored_scale
-from narrowgauge.kernels.tiles import as_matrix, empty_codes, is_column_major, multiply_tiles, tile_counts
+from narrowgauge.kernels.tiles import (
+    as_matrix,
+    empty_codes,
+    is_column_major,
+    multiply_tiles,
+    row_blocks,
+    tile_counts,
+)
 
 CACHED_ELEMENTS = 1 << 19
 """Values that the CPU works on at a time."""
@@ -35,18 +42,16 @@ def dequantize_torch(codes: Tensor, scale: Tensor, outer: Tensor, scheme: str, d
     turned = is_column_major(codes)
     if turned:
         matrix, factors, tile = matrix.t(), factors.t(), (tile[1], tile[0])
-    (rows, cols), height = matrix.shape, tile[0]
-    step = max(1, CACHED_ELEMENTS // max(cols, 1))
-    step = step if height is None else -(-step // height) * height
-    out = matrix.new_empty((rows, cols), dtype=dtype)
-    wide = out if dtype == torch.float32 else matrix.new_empty((min(step, rows), cols), dtype=torch.float32)
-    for start in range(0, rows, step):
-        stop = min(start + step, rows)
-        part = factors if height is None else factors[start // height : -(-stop // height)]
-        target = out[start:stop] if wide is out else wide[: stop - start]
-        values = multiply_tiles(decode(matrix[start:stop], spec.element, target), part, tile)
-        if wide is not out:
-            out[start:stop].copy_(values)
+    out, wide = matrix.new_empty(matrix.shape, dtype=dtype), None
+    for rows, tiles in row_blocks(matrix.shape, tile[0], CACHED_ELEMENTS):
+        target = out[rows]
+        if dtype != torch.float32:
+            wide = target.new_empty(target.shape, dtype=torch.float32) if wide is None else wide[: len(target)]
+        values = multiply_tiles(
+            decode(matrix[rows], spec.element, target if wide is None else wide), factors[tiles], tile
+        )
+        if wide is not None:
+            target.copy_(values)
     return out.t() if turned else out.view(codes.shape)
 
 

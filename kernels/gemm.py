@@ -44,7 +44,7 @@ from narrowgauge.kernels.dequantize import factors_of
 from narrowgauge.kernels.layout import layout_of
 from narrowgauge.kernels.op import Cost, ErrorBound, Op, Sample, register
 from narrowgauge.kernels.quantize import stored_scale
-from narrowgauge.kernels.tiles import is_column_major, multiply_tiles, spread_rows
+from narrowgauge.kernels.tiles import is_column_major, multiply_tiles, row_blocks, spread_rows
 from narrowgauge.numerics import gamma, gemm_bound
 
 DECODED = 1 << 20
@@ -70,16 +70,12 @@ def _values(codes: Tensor, factor: Tensor, spec: Scheme) -> Tensor:
 
 def _fold_and_multiply(a: Tensor, b: Tensor, factors: tuple[Tensor, Tensor], specs: tuple[Scheme, Scheme]) -> Tensor:
     """a @ b.t() of the decoded values; for few rows of a, DECODED of b at a time, if they lie together."""
-    x, (rows, cols), height = _values(a, factors[0], specs[0]), b.shape, specs[1].factor_tile[0]
-    step = max(1, DECODED // max(cols, 1))
-    step = step if height is None else -(-step // height) * height
-    if step >= rows or x.shape[0] > FEW_ROWS or is_column_major(b):
+    x = _values(a, factors[0], specs[0])
+    if b.numel() <= DECODED or x.shape[0] > FEW_ROWS or is_column_major(b):
         return torch.mm(x, _values(b, factors[1], specs[1]).t())
-    out = x.new_empty((x.shape[0], rows))
-    for start in range(0, rows, step):
-        stop = min(start + step, rows)
-        part = factors[1] if height is None else factors[1][start // height : -(-stop // height)]
-        torch.mm(x, _values(b[start:stop], part, specs[1]).t(), out=out[:, start:stop])
+    out = x.new_empty((x.shape[0], b.shape[0]))
+    for rows, tiles in row_blocks(b.shape, specs[1].factor_tile[0], DECODED):
+        torch.mm(x, _values(b[rows], factors[1][tiles], specs[1]).t(), out=out[:, rows])
     return out
 
 

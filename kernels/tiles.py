@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -90,6 +92,18 @@ def group_amax(x: Tensor, tile: Tile, rows_at_once: int | None = None) -> Tensor
     if rows_at_once is not None and narrow and x.shape[0]:
         return row_amax(pooled_amax(x, width or 1, rows_at_once), height)
     return row_amax(column_amax(x, width), height).float()
+
+
+def row_blocks(shape: torch.Size, height: int | None, elements: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks of about so many elements that end where tiles do: (rows of the matrix, rows of the tiles' factors). The
+    first is the largest."""
+    rows, cols = shape
+    step = max(1, elements // max(cols, 1))
+    if height is not None:
+        step = max(1, step // height) * height
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        yield slice(start, stop), slice(None) if height is None else slice(start // height, -(-stop // height))
 
 
 def spread_rows(scale: Tensor, height: int | None, rows: int) -> Tensor:
