@@ -18,7 +18,7 @@ while training goes on without the rate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,14 +32,12 @@ from narrowgauge.priors.strength import Until, scaled_strength
 from narrowgauge.train import (
     BatchStream,
     ByteCorpus,
-    Constant,
-    Effect,
-    Llama,
-    LlamaConfig,
+    Claim,
+    Context,
+    Experiment,
     PublishedMethod,
-    Trainer,
-    paired_effect,
     register,
+    tiny_llama,
 )
 
 
@@ -59,6 +57,7 @@ class BackSlash(PublishedMethod):
     summary = "charge the weights for their bits while training; then prune and train on"
     paper = "BackSlash: Rate Constrained Optimized Training of Large Language Models (ICML 2025)"
     arxiv = "2504.16968"
+    usage = "narrowgauge train --method backslash:until=400,prune=0.5"
 
     strength: float | None = None
     until: int = 0
@@ -153,21 +152,30 @@ class BackSlash(PublishedMethod):
             self.masks = Masks(self._model, state["masks"])
 
     @classmethod
-    def experiment(cls, seeds: Sequence[int] = (0, 1, 2), steps: int = 60) -> Effect:
-        """Bits per parameter (Exp-Golomb, order 0, step 2^-8) with and without BackSlash, for the same batches."""
-        config = LlamaConfig(dim=32, num_layers=1, num_heads=2, num_kv_heads=1, ffn_dim=96, max_seq_len=32)
-        corpus = ByteCorpus(max_bytes=400_000)
-
-        def bits(method: BackSlash, seed: int) -> float:
-            data = BatchStream(corpus, batch_size=8, seq_len=32, seed=seed, validation_batches=1)
-            model = Llama(config, seed=seed)
-            optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95))
-            trainer = Trainer(model, data, optimizer, schedule=Constant(2e-3), methods=[method], seed=seed)
-            trainer.fit(steps)
-            return trainer.evaluate()["backslash_exp_golomb_bits"]
-
-        return paired_effect(
-            "Exp-Golomb bits per parameter",
-            treatment=[bits(cls(strength=6.0), seed) for seed in seeds],
-            control=[bits(cls(strength=0.0), seed) for seed in seeds],
+    def experiment(cls) -> Experiment:
+        """Exp-Golomb bits per parameter and validation loss with and without the rate, on the same batches."""
+        return Experiment(
+            setting="A Llama 32 wide with 1 layer on 0.4 MB of the standard library, 300 steps; λ/N = 3e-4 for the"
+            " first 150 of them, and 0 in the control. Bits are those of the weights rounded to 2^-8, order 0.",
+            claims=(
+                Claim("Exp-Golomb bits per parameter", "bits", "bits without", margin=1.0),
+                Claim("validation loss, nats per byte", "loss", "loss without", margin=-0.05),
+            ),
+            run=_compare,
         )
+
+
+def _compare(context: Context) -> dict[str, float]:
+    sizes = {"dim": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "ffn_dim": 96, "max_seq_len": 32}
+    steps = context.steps(300)
+    corpus = ByteCorpus(max_bytes=400_000)
+    values: dict[str, float] = {}
+    for label, strength in ((" without", 0.0), ("", 3e-4)):
+        context.begin(f"λ/N = {strength:g}", 0.5)
+        model = context.prepare(tiny_llama(context.seed, **sizes))
+        count = sum(p.numel() for p in model.parameters())
+        data = BatchStream(corpus, batch_size=8, seq_len=32, seed=context.seed, validation_batches=16)
+        method = BackSlash(strength=strength * count, until=steps // 2)
+        metrics = context.fit(model, data, steps, methods=[method]).evaluate()
+        values |= {f"bits{label}": metrics["backslash_exp_golomb_bits"], f"loss{label}": metrics["val_loss"]}
+    return values

@@ -5,9 +5,9 @@ section ``s`` (``model``, ``optimizer``, ``methods``, ``loop``) keeps its tensor
 has any.
 
 Writing PATH: everything is written and synced to disk in ``.NAME.partial`` beside it; an older checkpoint at
-PATH is renamed to ``NAME.previous``; the new one gets its name; the older one is removed. So at every moment
-PATH, or else ``NAME.previous``, is a complete checkpoint, and reading PATH finds it. Reading runs no code (no
-pickle).
+PATH is renamed to ``NAME.previous`` (and what had that name to ``NAME.previous-2``, and so on); the new one gets its
+name; those that are not to be kept are removed. So at every moment PATH, or else ``NAME.previous``, is a complete
+checkpoint, and reading PATH finds it. Reading runs no code (no pickle).
 """
 
 import hashlib
@@ -21,15 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from narrowgauge.atomic_files import partial_name, sync
+from narrowgauge.train.checkpoint_names import STATE_FILE, age_of, generations, older
 from narrowgauge.train.tree import flatten, unflatten
 
 FORMAT = "narrowgauge-checkpoint"
 VERSION = 1
-STATE_FILE = "state.json"
-
-
-def _previous(path: Path) -> Path:
-    return path.with_name(f"{path.name}.previous")
 
 
 def _sha256(path: Path) -> str:
@@ -42,28 +38,43 @@ def _digest(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def save_checkpoint(path: str | Path, sections: Mapping[str, Any]) -> None:
+def save_checkpoint(path: str | Path, sections: Mapping[str, Any], *, keep: int = 1) -> None:
     """Write ``sections`` (name → nested state, see :mod:`narrowgauge.train.tree`) to the folder ``path``.
 
-    Replaces a checkpoint, never anything else: ``ValueError`` when ``path`` is another kind of file or
-    folder.
+    ``keep`` checkpoints stay: this one, and those that were written to ``path`` before. Replaces a checkpoint, never
+    anything else: ``ValueError`` when ``path`` is another kind of file or folder, and for ``keep`` below 1.
     """
+    if keep < 1:
+        raise ValueError(f"keep: expected at least 1, got {keep}")
     path = Path(path).absolute()
     if path.exists() and not (path / STATE_FILE).is_file():
         raise ValueError(f"path: {path} exists and is not a checkpoint (no {STATE_FILE} in it); give another path")
-    partial, previous = partial_name(path), _previous(path)
+    partial = partial_name(path)
     if partial.exists():
         shutil.rmtree(partial)  # left by a writer that was killed
     partial.mkdir(parents=True)
     _write(partial, sections)
     if path.exists():
-        if previous.exists():
-            shutil.rmtree(previous)
-        path.rename(previous)
+        _remove_from(path, keep)  # left by a writer that was killed
+        _make_room(path)
     partial.rename(path)
     sync(path.parent)
-    if previous.exists():
-        shutil.rmtree(previous)
+    _remove_from(path, keep)
+
+
+def _remove_from(path: Path, age: int) -> None:
+    for folder in generations(path):
+        if age_of(path, folder) >= age:
+            shutil.rmtree(folder)
+
+
+def _make_room(path: Path) -> None:
+    """Every older checkpoint gets the next older name, up to the first name that is free."""
+    age = 1
+    while older(path, age).exists():
+        age += 1
+    for young in range(age - 1, -1, -1):
+        older(path, young).rename(older(path, young + 1))
 
 
 def _write(folder: Path, sections: Mapping[str, Any]) -> None:
@@ -86,10 +97,24 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """The sections of the checkpoint at ``path``, tensors on the CPU.
 
     Raises ``ValueError`` when there is none, when any byte of it is not what was written, or when it has
-    another format or version.
+    another format or version; the error then names the newest older one beside it that is whole.
     """
     path = Path(path).absolute()
-    folder = path if path.exists() or not _previous(path).exists() else _previous(path)
+    found = generations(path)
+    folder = path if path in found or not found else found[0]
+    try:
+        return _load(folder)
+    except ValueError as error:
+        for candidate in found[found.index(folder) + 1 :] if folder in found else ():
+            try:
+                step = _load(candidate)["loop"]["step"]
+            except (ValueError, KeyError, TypeError):
+                continue
+            raise ValueError(f"{error}; the checkpoint before it, of step {step}, is whole: {candidate}") from error
+        raise
+
+
+def _load(folder: Path) -> dict[str, Any]:
     body = _read_state(folder)
     sections = {}
     for name, node in body["sections"].items():

@@ -50,10 +50,11 @@ class MethodStack:
         """Names of the methods that have their own ``hook``."""
         return [name for name, method in zip(self.names, self.methods, strict=True) if method.overrides(hook)]
 
-    @property
-    def needs_old_params(self) -> bool:
-        """Whether any method wants the parameters' values from before the optimizer's step."""
-        return any(method.needs_old_params for method in self.methods)
+    def old_values(self, model: nn.Module) -> dict[str, Tensor] | None:
+        """Copies of the trainable parameters, where a method wants those from before the optimizer's step."""
+        if not any(method.needs_old_params for method in self.methods):
+            return None
+        return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
     def surgery(self, model: nn.Module) -> tuple[nn.Module, dict[str, str]]:
         """The changed model, and old → new names of the parameters that have another name now."""
@@ -93,6 +94,14 @@ class MethodStack:
         for method in self.methods:
             factor *= method.lr_factor(step)
         return factor
+
+    def lr_scales(self, step: int) -> dict[str, float]:
+        """Product of the methods' factors for each parameter that one of them names."""
+        scales: dict[str, float] = {}
+        for method in self.methods:
+            for name, scale in (method.lr_scales(step) or {}).items():
+                scales[name] = scales.get(name, 1.0) * scale
+        return scales
 
     def begin_step(self, model: nn.Module, step: int) -> None:
         """Announce a step."""

@@ -2,15 +2,9 @@
 
 import difflib
 import math
-from dataclasses import dataclass
-
-# Widths are multiples of 32, and of 128 from "demo" on, so that every block-scaled format divides them.
-_PRESETS = {  # dim, num_layers, num_heads, num_kv_heads, ffn_dim, max_seq_len
-    "tiny": (64, 2, 4, 2, 192, 128),
-    "demo": (128, 4, 4, 2, 384, 256),
-    "small": (256, 6, 8, 4, 768, 512),
-    "base": (768, 12, 12, 4, 2048, 1024),
-}
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,22 +58,43 @@ class LlamaConfig:
         return tuple(_PRESETS)
 
     @classmethod
-    def preset(cls, name: str) -> "LlamaConfig":
-        """A named size: ``tiny`` 0.13 M, ``demo`` 0.85 M, ``small`` 4.9 M, ``base`` 76 M parameters.
+    def preset(cls, name: str, **changes: Any) -> "LlamaConfig":
+        """A named size, with ``changes`` of its fields.
 
-        Vary one with :func:`dataclasses.replace`. Raises ``ValueError`` for an unknown name.
+        Parameters of a :class:`~narrowgauge.train.model.Llama` with the byte vocabulary of 256: ``tiny`` 131,392;
+        ``demo`` 853,120; ``small`` 4,852,992; ``medium`` 20,322,816; ``base`` 75,909,888; ``1b`` 973,670,400, which
+        has the sizes of Llama-3.2-1B (with its vocabulary of 128,256 it has 1,235,814,400) and the context of 8,192
+        that it was first trained with. Raises ``ValueError`` for an unknown name, ``TypeError`` for an unknown field.
         """
         if name not in _PRESETS:
             nearest = difflib.get_close_matches(name, _PRESETS, n=1) or list(_PRESETS)
             raise ValueError(
                 f"preset: unknown name {name!r}; did you mean {nearest[0]!r}? known: {', '.join(_PRESETS)}"
             )
-        dim, num_layers, num_heads, num_kv_heads, ffn_dim, max_seq_len = _PRESETS[name]
-        return cls(
-            dim=dim,
-            num_layers=num_layers,
-            num_heads=num_heads,
-            num_kv_heads=num_kv_heads,
-            ffn_dim=ffn_dim,
-            max_seq_len=max_seq_len,
-        )
+        return replace(_PRESETS[name], **changes)
+
+
+def _preset(
+    dim: int, num_layers: int, heads: tuple[int, int], ffn_dim: int, max_seq_len: int, **more: Any
+) -> LlamaConfig:
+    num_heads, num_kv_heads = heads
+    return LlamaConfig(
+        dim=dim,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        num_kv_heads=num_kv_heads,
+        ffn_dim=ffn_dim,
+        max_seq_len=max_seq_len,
+        **more,
+    )
+
+
+# Widths are multiples of 32, and of 128 from "demo" on, so that every block-scaled format divides them.
+_PRESETS: Mapping[str, LlamaConfig] = {
+    "tiny": _preset(64, 2, (4, 2), 192, 128),
+    "demo": _preset(128, 4, (4, 2), 384, 256),
+    "small": _preset(256, 6, (8, 4), 768, 512),
+    "medium": _preset(512, 6, (8, 4), 1664, 1024),
+    "base": _preset(768, 12, (12, 4), 2048, 1024),
+    "1b": _preset(2048, 16, (32, 8), 8192, 8192, rope_theta=500000.0, tie_embeddings=True),
+}

@@ -11,9 +11,10 @@ IGNORED_LABEL = -100
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
     """Mean over the labelled tokens of ``-log softmax(logits)[label]`` in nats; labels of -100 do not count.
 
-    ``logits`` [B, T, V] = ``model(batch["input_ids"])``, ``labels`` [B, T].
+    ``logits`` [B, T, V] = ``model(batch["input_ids"])``, ``labels`` [B, T]. A model that reads more than ``input_ids``
+    names the tensors of the batch in its ``inputs``.
     """
-    logits_BTV = model(batch["input_ids"])
+    logits_BTV = model(*(batch[name] for name in getattr(model, "inputs", ("input_ids",))))
     return F.cross_entropy(logits_BTV.flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORED_LABEL)
 
 

@@ -1,26 +1,24 @@
-"""What a training method may change, and the register of all methods.
+"""What a training method may change.
 
 A method overrides the hooks it needs and leaves the others. The trainer calls them in this order, for every
 method in the order in which they were given::
 
     once      surgery · parameter_groups · source · attach
-    a step    lr_factor · transform (each micro-batch) · begin_step · loss (each micro-batch)
+    a step    lr_factor · lr_scales · transform (each micro-batch) · begin_step · loss (each micro-batch)
               gradient (accumulated, not yet clipped) · post_step
     else      evaluate · state_dict · load_state_dict
 
-Training in phases needs no hook: it is several trainers in a row that share a model.
+Training in phases needs no hook: it is several trainers in a row that share a model
+(:mod:`narrowgauge.train.phases`).
 """
 
-import difflib
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from narrowgauge.train.data import Batch, BatchSource
-from narrowgauge.train.effect import Effect
 
 Metrics = dict[str, float]
 ParameterGroup = dict[str, Any]
@@ -64,6 +62,14 @@ class Method:
         """Multiplies the learning rate of ``step``."""
         return 1.0
 
+    def lr_scales(self, step: int) -> Mapping[str, float] | None:
+        """Parameter name → factor on the learning rate of ``step``, on top of schedule and factors; others 1.
+
+        A trainer with a method that overrides this gives every parameter a group of its own, so it must be given
+        a function that builds the optimizer from groups.
+        """
+        return None
+
     def begin_step(self, model: nn.Module, step: int) -> None:
         """Called before the first forward of a step."""
 
@@ -72,7 +78,10 @@ class Method:
         return batch
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics] | None:
-        """A mean over the labelled tokens, and metrics to log; ``None`` is the trainer's cross-entropy."""
+        """A mean over the labelled tokens, and metrics to log; ``None`` is the trainer's cross-entropy.
+
+        In several processes ``batch`` has this one's rows, and gradients are wanted of ``model(…)`` itself alone.
+        """
         return None
 
     def gradient(self, model: nn.Module, step: int) -> None:
@@ -86,7 +95,10 @@ class Method:
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs: nested dict, list, tuple of plain values and tensors."""
+        """What a resumed run needs: nested dict, list, tuple of plain values and tensors.
+
+        Tensors in shards (of a run under FSDP2) are saved whole and come back cut as this method's are then.
+        """
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -96,42 +108,3 @@ class Method:
     def overrides(cls, hook: str) -> bool:
         """Whether this class has its own ``hook``."""
         return getattr(cls, hook) is not getattr(Method, hook)
-
-
-class PublishedMethod(Method, ABC):
-    """A method with a name in the register: it says whose it is, and it can show its effect."""
-
-    @classmethod
-    @abstractmethod
-    def experiment(cls) -> Effect:
-        """A scaled-down run against a control, over several seeds; seconds on one core."""
-
-
-METHODS: dict[str, type[PublishedMethod]] = {}
-"""Registered methods by name; filled when :mod:`narrowgauge.methods` is imported."""
-
-M = TypeVar("M", bound=PublishedMethod)
-
-
-def register(cls: type[M]) -> type[M]:
-    """Class decorator: put a method into :data:`METHODS`.
-
-    Raises ``ValueError`` when the name is taken, or name, summary, paper or ``experiment()`` is missing.
-    """
-    for field in ("name", "summary", "paper"):
-        if not getattr(cls, field):
-            raise ValueError(f"{field}: method class {cls.__name__} has none")
-    if "experiment" in cls.__abstractmethods__:
-        raise ValueError(f"experiment: method {cls.name!r} has no experiment() that shows its effect")
-    if cls.name in METHODS:
-        raise ValueError(f"name: {cls.name!r} is already the name of {METHODS[cls.name].__qualname__}")
-    METHODS[cls.name] = cls
-    return cls
-
-
-def get_method(name: str) -> type[PublishedMethod]:
-    """The class registered as ``name``; ``ValueError`` with the nearest names for an unknown one."""
-    if name not in METHODS:
-        nearest = difflib.get_close_matches(name, METHODS, n=3) or sorted(METHODS)
-        raise ValueError(f"name: unknown method {name!r}; nearest: {', '.join(nearest) or 'none is registered'}")
-    return METHODS[name]

@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from narrowgauge.train.whole_state import cut, is_sharded, placed
+
 
 def restore_model(model: nn.Module, saved: Mapping[str, Any]) -> None:
-    """``model.load_state_dict`` for the very same names, shapes and dtypes.
+    """``model.load_state_dict`` for the very same names, shapes and dtypes; whole tensors go to a model in shards too.
 
     Raises ``ValueError`` that names the first difference, before anything is changed (torch would cast dtypes
     silently).
@@ -21,7 +23,7 @@ def restore_model(model: nn.Module, saved: Mapping[str, Any]) -> None:
                 f"model: {name} is {theirs.get(name, 'absent')} in the checkpoint,"
                 f" {ours.get(name, 'absent')} in this model"
             )
-    model.load_state_dict(saved)
+    model.load_state_dict(placed(saved, model.state_dict()))
 
 
 def _describe(value: object) -> str:
@@ -31,18 +33,33 @@ def _describe(value: object) -> str:
 def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
     """``optimizer.load_state_dict`` that keeps every tensor's dtype.
 
-    torch casts each state tensor to its parameter's dtype, which turns uint8 codes into floats. Its choice of
-    device is kept; values and dtypes are the saved ones. Raises ``ValueError`` for other parameter groups.
+    torch's own casts each state tensor to its parameter's dtype, which turns uint8 codes into floats. Its choice of
+    device is kept; values and dtypes are the saved ones, and whole tensors of a parameter that is in shards are cut as
+    it is. An optimizer with a ``load_state_dict`` of its own knows what its states are. Raises ``ValueError`` for other
+    parameter groups.
     """
     for ours, theirs in zip(optimizer.param_groups, saved["param_groups"], strict=False):
         if ours.get("param_names") != theirs.get("param_names"):
             raise ValueError("optimizer: the checkpoint's parameter groups hold other parameters than this one's")
-    optimizer.load_state_dict(dict(saved))
+    if type(optimizer).load_state_dict is not torch.optim.Optimizer.load_state_dict:
+        optimizer.load_state_dict(dict(saved))
+        return
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     saved_order = [index for group in saved["param_groups"] for index in group["params"]]
-    for index, parameter in zip(saved_order, parameters, strict=True):
-        if index in saved["state"]:
-            optimizer.state[parameter] = _uncast(optimizer.state[parameter], saved["state"][index])
+    pairs = [pair for pair in zip(saved_order, parameters, strict=True) if pair[0] in saved["state"]]
+    state = {index: _as_parameter(saved["state"][index], parameter) for index, parameter in pairs}
+    optimizer.load_state_dict({**saved, "state": {**saved["state"], **state}})
+    for index, parameter in pairs:
+        optimizer.state[parameter] = _uncast(optimizer.state[parameter], state[index])
+
+
+def _as_parameter(state: Mapping[str, Any], parameter: Tensor) -> Mapping[str, Any]:
+    if not is_sharded(parameter):
+        return state
+    return {
+        key: cut(value, parameter) if isinstance(value, Tensor) and value.shape == parameter.shape else value
+        for key, value in state.items()
+    }
 
 
 def _uncast(loaded: Any, saved: Any) -> Any:

@@ -6,6 +6,7 @@ import sysconfig
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,19 @@ _SKIPPED_FOLDERS = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "idlelib", "lib2to3"}
     | {"turtledemo", "ensurepip", "pydoc_data", "encodings"}
 )
+
+
+class Splittable(Protocol):
+    """What can be split by a hash: something with a name and a size in bytes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+
+SplittableT = TypeVar("SplittableT", bound=Splittable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +64,13 @@ def text_files(root: Path) -> list[TextFile]:
     return [file for file in _walk(root, lambda name: name.startswith(".")) if is_text(file.path)]
 
 
-def first_bytes(files: Sequence[TextFile], max_bytes: int) -> list[TextFile]:
+def library_test_files() -> list[TextFile]:
+    """The standard library's own tests, ``.py`` files by relative path (none where they are not installed)."""
+    folder = Path(sysconfig.get_paths()["stdlib"], "test")
+    return [file for file in _walk(folder, lambda name: name == "__pycache__") if file.name.endswith(".py")]
+
+
+def first_bytes(files: Sequence[SplittableT], max_bytes: int) -> list[SplittableT]:
     """Whole files, in the given order, that fit into ``max_bytes``; one that does not is passed over."""
     kept, total = [], 0
     for file in files:
@@ -66,7 +86,7 @@ def is_text(path: Path) -> bool:
         return b"\0" not in file.read(_SNIFFED_BYTES)
 
 
-def split_by_hash(files: Sequence[TextFile], fraction: float) -> tuple[list[TextFile], list[TextFile]]:
+def split_by_hash(files: Sequence[SplittableT], fraction: float) -> tuple[list[SplittableT], list[SplittableT]]:
     """Files for training and for validation, each in the given order; at least two files are needed.
 
     In the order of the SHA-256 of their names, files are taken for validation while it stays within

@@ -27,6 +27,7 @@ from narrowgauge.commands import (
     ops,
     priors,
     recipes,
+    runs,
     train,
 )
 
@@ -41,6 +42,7 @@ EPILOG = "exit status: 0 done, 1 ran and the answer is bad, 2 asked for what can
 COMMANDS = {
     "demo": demo,
     "train": train,
+    "runs": runs,
     "formats": formats,
     "recipes": recipes,
     "numerics": numerics,

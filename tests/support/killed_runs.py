@@ -82,8 +82,7 @@ def between_names(trainer: Trainer) -> None:
     def dying(path: Path) -> None:
         sync(path)
         if trainer.step == KILLED_IN and path.name == ".last.partial":
-            target = path.with_name("last")
-            target.rename(path.with_name("last.previous"))
+            checkpoint._make_room(path.with_name("last"))
             kill()
 
     checkpoint.sync = dying  # type: ignore[assignment]

@@ -167,3 +167,27 @@ def test_a_process_that_is_killed_while_writing_leaves_the_old_checkpoint(tmp_pa
     loaded = load_checkpoint(tmp_path / "a")
     assert loaded["loop"]["step"] == 1
     assert torch.equal(loaded["model"]["w"], torch.ones(3))
+
+
+def test_the_checkpoints_before_it_are_kept(tmp_path: Path) -> None:
+    for value in range(1, 6):
+        save_checkpoint(tmp_path / "a", sections(value), keep=3)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "a.previous", "a.previous-2"]
+    steps = [load_checkpoint(tmp_path / name)["loop"]["step"] for name in ("a", "a.previous", "a.previous-2")]
+    assert steps == [5, 4, 3]
+    save_checkpoint(tmp_path / "a", sections(6), keep=2)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "a.previous"]
+    with pytest.raises(ValueError, match="keep: expected at least 1, got 0"):
+        save_checkpoint(tmp_path / "a", sections(7), keep=0)
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_whole_one_before_it_offered(tmp_path: Path) -> None:
+    for value in (1, 2, 3):
+        save_checkpoint(tmp_path / "a", sections(value), keep=3)
+    for name in ("a", "a.previous"):
+        (tmp_path / name / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"is damaged.* before it, of step 1, is whole: .*a\.previous-2$"):
+        load_checkpoint(tmp_path / "a")
+    (tmp_path / "a.previous-2" / "state.json").unlink()
+    with pytest.raises(ValueError, match=r"state.json has [0-9a-f]+$"):
+        load_checkpoint(tmp_path / "a")

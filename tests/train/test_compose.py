@@ -136,3 +136,23 @@ def test_state_goes_back_to_the_method_that_gave_it_and_to_no_other_run() -> Non
     assert [method.count for method in fresh] == [3, 4]
     with pytest.raises(ValueError, match=r"methods: the saved run had \['a', 'b'\], this one has \['a'\]"):
         MethodStack([Counter("a")]).load_state_dict(saved)
+
+
+def test_scales_of_several_methods_multiply() -> None:
+    class Scaled(Named):
+        def lr_scales(self, step: int) -> dict[str, float]:
+            return {"w": 0.5, self.name: float(step)}
+
+    assert MethodStack([Scaled("a"), Named("c"), Scaled("b")]).lr_scales(3) == {"w": 0.25, "a": 3.0, "b": 3.0}
+    assert MethodStack([Named("c")]).lr_scales(0) == {}
+
+
+def test_old_values_are_copies_and_only_where_they_are_wanted() -> None:
+    model = nn.Linear(2, 2)
+    model.bias.requires_grad_(False)
+    assert MethodStack([Named("a")]).old_values(model) is None
+    old = MethodStack([Named("a", needs_old_params=True)]).old_values(model)
+    assert old is not None
+    assert list(old) == ["weight"]
+    assert torch.equal(old["weight"], model.weight)
+    assert old["weight"].data_ptr() != model.weight.data_ptr()

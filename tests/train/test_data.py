@@ -188,3 +188,21 @@ def test_a_position_in_another_text_is_refused(corpus: ByteCorpus, tmp_path: Pat
     saved = BatchStream(corpus, batch_size=2, seq_len=8).state_dict()
     with pytest.raises(ValueError, match="data: the saved position belongs to corpus="):
         BatchStream(other, batch_size=2, seq_len=8).load_state_dict(saved)
+
+
+def test_ranks_share_the_rows_of_the_batch_of_one_process(corpus: ByteCorpus) -> None:
+    whole = BatchStream(corpus, batch_size=6, seq_len=16)
+    ranks = [BatchStream(corpus, batch_size=6, seq_len=16, rank=rank, world_size=3) for rank in range(3)]
+    for _ in range(3):
+        batch, shares = next(whole), [next(stream) for stream in ranks]
+        for name in batch:
+            assert torch.equal(torch.cat([share[name] for share in shares]), batch[name])
+    assert all(stream.state_dict() == whole.state_dict() for stream in ranks)
+    assert torch.equal(ranks[2].validation()[0]["labels"], whole.validation()[0]["labels"])
+    with pytest.raises(ValueError, match="batch_size"):
+        BatchStream(corpus, batch_size=4, seq_len=16, world_size=3)
+
+
+def test_the_batches_stay_what_committed_results_were_made_of(tmp_path: Path) -> None:
+    batch = ByteCorpus(write_text(tmp_path / "text.txt", 5000)).batch(step=5, batch_size=3, seq_len=8, seed=7)
+    assert [bytes(row) for row in batch["input_ids"].tolist()] == [b"0050\n000", b"581\n0005", b"636\n0006"]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from narrowgauge.train import Llama, LlamaConfig
-from narrowgauge.train.model import apply_rope, rope_tables
+from narrowgauge.train.kv_cache import KVCache
 
 CONFIG = LlamaConfig(dim=32, num_layers=2, num_heads=4, num_kv_heads=2, ffn_dim=48, max_seq_len=24)
 
@@ -96,25 +96,6 @@ def test_a_changed_token_changes_no_earlier_logit_and_its_own(position: int) -> 
     assert not torch.equal(logits_before[:, position], logits_after[:, position])
 
 
-def test_rope_scores_depend_only_on_the_distance() -> None:
-    cos, sin = rope_tables(64, 8, theta=100.0)
-    generator = torch.Generator().manual_seed(0)
-    q, k = (torch.randn(8, generator=generator).expand(64, 8) for _ in range(2))
-    scores = apply_rope(q, cos, sin) @ apply_rope(k, cos, sin).T
-    for distance in (0, 1, 5, 40):
-        diagonal = scores.diagonal(distance)
-        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), rtol=1e-5, atol=1e-5)
-    assert scores.diagonal(0)[0] != scores.diagonal(5)[0]
-
-
-def test_rope_keeps_lengths_and_leaves_position_zero() -> None:
-    cos, sin = rope_tables(16, 8, theta=10000.0)
-    x = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
-    turned = apply_rope(x, cos, sin)
-    torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
-    assert torch.equal(turned[0], x[0])
-
-
 def test_grouped_attention_equals_full_attention_with_repeated_heads() -> None:
     grouped = sharpened(CONFIG)
     full = Llama(dataclasses.replace(CONFIG, num_kv_heads=4))
@@ -188,6 +169,41 @@ def test_an_untrained_model_is_no_better_than_guessing() -> None:
     input_ids = tokens(4, 24)
     loss = F.cross_entropy(Llama(CONFIG)(input_ids).flatten(0, 1), input_ids.flatten())
     assert loss.item() == pytest.approx(math.log(256), abs=0.05)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("parts", [(24,), (5, 19), (1,) * 24, (7, 1, 16)])
+def test_a_cache_gives_the_logits_of_the_whole_in_any_parts(parts: tuple[int, ...]) -> None:
+    model, input_ids, cache = sharpened(CONFIG), tokens(2, 24), KVCache(24)
+    logits = torch.cat([model(part, cache=cache) for part in input_ids.split(parts, dim=1)], dim=1)
+    torch.testing.assert_close(logits, model(input_ids), rtol=1e-4, atol=1e-4)
+    assert cache.length == 24
+
+
+@torch.no_grad()
+def test_rows_padded_on_the_left_have_the_logits_that_each_has_alone() -> None:
+    model, padding = sharpened(CONFIG), torch.tensor([0, 15, 3])
+    cache, input_ids = KVCache(24, padding), tokens(3, 24)
+    logits = torch.cat([model(part, cache=cache) for part in input_ids.split((18, 1, 5), dim=1)], dim=1)
+    for row, start in enumerate(padding.tolist()):
+        torch.testing.assert_close(
+            logits[row, start:], model(input_ids[row : row + 1, start:])[0], rtol=1e-4, atol=1e-4
+        )
+
+
+@torch.no_grad()
+def test_a_cache_holds_no_more_than_the_context() -> None:
+    model, cache = Llama(CONFIG), KVCache(30)
+    model(tokens(2, 20), cache=cache)
+    with pytest.raises(
+        ValueError, match=r"input_ids: expected .* max_seq_len=24\], got \(2, 5\) after 20 in the cache"
+    ):
+        model(tokens(2, 5), cache=cache)
+
+
+def test_a_cache_is_not_for_training() -> None:
+    with pytest.raises(ValueError, match="cache: a cache holds no gradients"):
+        Llama(CONFIG)(tokens(2, 5), cache=KVCache(5))
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 25), (1, 2, 3)])

@@ -4,7 +4,7 @@ from torch import nn
 
 from narrowgauge.train import default_groups
 from narrowgauge.train.method import ParameterGroup
-from narrowgauge.train.optimizers import check_parameters, set_learning_rate
+from narrowgauge.train.optimizers import check_parameters, one_group_each, set_learning_rate
 
 
 def network() -> nn.Sequential:
@@ -69,3 +69,32 @@ def test_a_rate_that_is_a_tensor_stays_that_tensor() -> None:
     set_learning_rate(optimizer, 0.25, 1.0)
     assert optimizer.param_groups[0]["lr"] is rate
     assert rate.item() == 0.25
+
+
+def test_one_group_each_keeps_the_settings() -> None:
+    groups = one_group_each(default_groups(network()))
+    assert [[name for name, _ in group["params"]] for group in groups] == [
+        ["0.weight"], ["2.weight"], ["0.bias"], ["1.weight"], ["1.bias"],
+    ]  # fmt: skip
+    assert ["weight_decay" in group for group in groups] == [False, False, True, True, True]
+
+
+def test_scales_by_name_multiply_on_top_and_are_not_what_is_logged() -> None:
+    groups: list[ParameterGroup] = [
+        {"params": [("a", nn.Parameter(torch.zeros(1)))], "lr_scale": 0.5},
+        {"params": [("b", nn.Parameter(torch.zeros(1)))]},
+        {"params": [("c", nn.Parameter(torch.zeros(1)))]},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=7.0)
+    assert set_learning_rate(optimizer, 2.0, 1.0, {"a": 0.0, "b": 3.0}) == 1.0
+    assert [group["lr"] for group in optimizer.param_groups] == [0.0, 6.0, 2.0]
+    assert set_learning_rate(optimizer, 2.0, 1.0, {}) == 1.0
+    assert [group["lr"] for group in optimizer.param_groups] == [1.0, 2.0, 2.0]
+    with pytest.raises(ValueError, match="lr_scales: 'd' is not a parameter of the optimizer"):
+        set_learning_rate(optimizer, 2.0, 1.0, {"b": 1.0, "d": 1.0})
+
+
+def test_scales_need_the_names() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    with pytest.raises(ValueError, match="its groups have to keep the names"):
+        set_learning_rate(optimizer, 1.0, 1.0, {"w": 2.0})
