@@ -315,6 +315,7 @@ def train_words(folder: Path, *more: str) -> list[str]:
         "4",
         "--save-every",
         "2",
+        "--no-plot",
         "--out",
         str(folder),
         "--json",
@@ -329,17 +330,19 @@ def test_train_writes_config_metrics_and_checkpoint(capsys, tmp_path):
     assert {"loss", "val_loss", "ema_val_loss"} <= set(result["metrics"])
     assert result["config"]["methods"] == ["ema:decay=0.9"]
     assert "steps = 4" in err
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "metrics.jsonl", "checkpoint"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        *("config.json", "config.toml", "metrics.jsonl", "checkpoint", "checkpoint.previous")
+    }
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 4
 
 
 def test_resumed_training_ends_where_the_uninterrupted_one_does(capsys, tmp_path):
     whole = json.loads(run(capsys, *train_words(tmp_path / "whole", "--steps", "4"))[1])
     # The schedule belongs to 4 steps, so the interrupted run is one of 4 steps as well: it is cut at its checkpoint.
-    from narrowgauge.commands.train_config import TrainConfig
+    from narrowgauge.commands.train_config import merge
     from narrowgauge.commands.train_run import build_trainer
 
-    config = TrainConfig(**{**whole["config"], "methods": (), "out": str(tmp_path / "cut")})
+    config = merge(whole["config"], {"out": str(tmp_path / "cut")})
     (tmp_path / "cut").mkdir()
     build_trainer(config).fit(2)
     resumed = json.loads(run(capsys, *train_words(tmp_path / "cut", "--steps", "4", "--resume"))[1])

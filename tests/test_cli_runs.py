@@ -19,8 +19,9 @@ def write(folder: Path, losses: list[float], **config: object) -> Path:
 @pytest.fixture
 def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    write(tmp_path / "runs" / "one", [3.0, 1.0, 2.0], recipe="fp32")
-    write(tmp_path / "runs" / "two", [3.0, 2.5], recipe="fp8_row")
+    write(tmp_path / "runs" / "one", [3.0, 1.0, 2.0], recipe="fp32", out="a", recipe_settings={"x": 1})
+    write(tmp_path / "runs" / "two", [3.0, 2.5], recipe="fp8_row", out="b", recipe_settings={"x": 2})
+    write(tmp_path / "elsewhere" / "three", [1.0], recipe="fp32", recipe_settings={"x": 3}, sizes={"dim": 8})
     return tmp_path
 
 
@@ -42,6 +43,7 @@ def test_compare_shows_what_differs_and_draws(two: Path, capsys) -> None:
     assert "lr" not in out  # the same in both
     assert "loss, best" in out
     assert (two / "both.svg").exists()
+    assert "recipe_settings" not in out  # the recipe's name says it
     main(["runs", "compare", "one", "two", "--metric", "loss", "--json"])
     content = json.loads(capsys.readouterr().out)
     assert content["metrics"] == {"loss": {"one": {"last": 2.0, "best": 1.0}, "two": {"last": 2.5, "best": 2.5}}}
@@ -70,3 +72,11 @@ def test_the_running_mean_is_that_of_the_last_values() -> None:
 def test_mistakes_are_one_line(two: Path, capsys, words, message) -> None:
     assert main(["runs", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_settings_in_tables_have_names_with_dots(two: Path, capsys) -> None:
+    main(["runs", "compare", "one", "elsewhere/three", "--json"])
+    settings = json.loads(capsys.readouterr().out)["settings"]
+    assert settings["sizes.dim"] == {"one": None, "three": 8}
+    assert settings["recipe_settings.x"] == {"one": 1, "three": 3}
+    assert "out" not in settings

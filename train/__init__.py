@@ -27,6 +27,8 @@ from narrowgauge.train.merge import average, interpolate, slerp
 from narrowgauge.train.method import Method
 from narrowgauge.train.mixture import MixtureCorpus, MixtureStream
 from narrowgauge.train.model import Llama
+from narrowgauge.train.moe import MoE, MoEConfig, MoELlama, Routing, expert_tensors, moe_layers, set_expert_tensors
+from narrowgauge.train.moe_loss import RouterLoss
 from narrowgauge.train.on_grid import OnGrid
 from narrowgauge.train.optimizers import default_groups
 from narrowgauge.train.packing import PackedStream, segment_mask
@@ -42,6 +44,7 @@ from narrowgauge.train.registry import (
 )
 from narrowgauge.train.schedule import Constant, Schedule, WarmupCosine
 from narrowgauge.train.seq2seq import EncoderDecoder, teacher_forcing
+from narrowgauge.train.tradeoff import TradeOff, mean_loss, second_at
 from narrowgauge.train.trainer import Trainer
 
 __all__ = [
@@ -84,6 +87,9 @@ __all__ = [
     "Method",
     "MixtureCorpus",
     "MixtureStream",
+    "MoE",
+    "MoEConfig",
+    "MoELlama",
     "OnGrid",
     "PackedStream",
     "Phase",
@@ -92,8 +98,11 @@ __all__ = [
     "Published",
     "PublishedMethod",
     "Rollouts",
+    "RouterLoss",
+    "Routing",
     "Schedule",
     "TensorBoardLogger",
+    "TradeOff",
     "Trainer",
     "WarmupCosine",
     "anchor_of",
@@ -107,6 +116,7 @@ __all__ = [
     "domain",
     "domain_documents",
     "ewc_penalty",
+    "expert_tensors",
     "find_checkpoint",
     "generate",
     "get_method",
@@ -117,14 +127,18 @@ __all__ = [
     "kl_divergence",
     "load_checkpoint",
     "mask_tokens",
+    "mean_loss",
     "merged_lora",
+    "moe_layers",
     "paired_effect",
     "read_documents",
     "register",
     "run_phases",
     "sample",
     "save_checkpoint",
+    "second_at",
     "segment_mask",
+    "set_expert_tensors",
     "slerp",
     "teacher_forcing",
     "tiny_llama",

@@ -86,7 +86,7 @@ def test_the_page_says_what_was_shown_and_what_was_not(tmp_path: Path) -> None:
     assert "| float32 | shown | 2 | 1 |" in page
     assert "| `fp8_row`, moments `fp32` | opposite | 2 | 1 |" in page
     assert "1.05 (average) | 2 (last weights) | -0.95 |" in page
-    assert "Not run yet: backslash" in page
+    assert "backslash" in page.split("Not run yet: ")[1].split("\n")[0]
 
 
 def test_the_committed_page_is_that_of_the_committed_results() -> None:

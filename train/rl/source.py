@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from narrowgauge.train.data import Batch
 from narrowgauge.train.decoding import device_of, eval_mode
 from narrowgauge.train.generate import Rollouts, sample
+from narrowgauge.train.position import Positioned
 from narrowgauge.train.rl.logprobs import label_mask, token_logprobs
 from narrowgauge.train.rl.rewards import Completion, Reward, total_reward
 from narrowgauge.train.rng import derive_seed
@@ -35,7 +36,7 @@ Finish = Callable[[nn.Module, Batch, Tensor], Batch]
 """(policy, batch, rewards [P, G]) to the batch with advantages, and what else the loss needs; without gradient."""
 
 
-class RolloutSource:
+class RolloutSource(Positioned):
     """A :class:`~narrowgauge.train.data.BatchSource` whose batches the policy writes itself.
 
     ``prompts(round)`` gives the items of a round, as a function of the round alone. ``rewards`` are named functions
@@ -144,7 +145,8 @@ class RolloutSource:
         """The batches given as ``validation_batches``."""
         return self.validation_batches
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """What a position is a position in, but for prompts and rewards, which are functions."""
         return {
             "seed": self.seed,
             "group_size": self.group_size,
@@ -155,11 +157,9 @@ class RolloutSource:
     def state_dict(self) -> dict[str, Any]:
         """The position, and the batch that it is within, which a later policy could not write again."""
         unfinished = self.position % self.inner_steps != 0
-        return {**self._identity(), "position": self.position, "batch": dict(self._batch) if unfinished else {}}
+        return {**super().state_dict(), "batch": dict(self._batch) if unfinished else {}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue at a saved position; ``ValueError`` when it was saved by a source of other rollouts."""
-        for key, ours in self._identity().items():
-            if state[key] != ours:
-                raise ValueError(f"data: the saved position belongs to {key}={state[key]!r}, this source has {ours!r}")
-        self.position, self._batch = int(state["position"]), dict(state["batch"])
+        super().load_state_dict(state)
+        self._batch = dict(state["batch"])

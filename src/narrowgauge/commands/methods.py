@@ -47,7 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def settings_of(cls: type[Published]) -> dict[str, Any]:
     """Name and default of every setting. A method need not be a dataclass; one that is not has none."""
     declared = fields(cls) if hasattr(cls, "__dataclass_fields__") else ()  # type: ignore[arg-type]
-    return {field.name: field.default for field in declared if field.init and field.default is not MISSING}
+    return {field.name: _told(field.default) for field in declared if field.init and field.default is not MISSING}
+
+
+def _told(value: Any) -> Any:
+    """A default as JSON can say it: a function by its name, what is not plain by its text."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return getattr(value, "__name__", str(value))
 
 
 def mechanism_of(cls: type[Published]) -> str:

@@ -20,7 +20,7 @@ SUMMARY = "run a method's experiment against its control, over several seeds"
 DESCRIPTION = """\
 Run the experiment of a method: all its arms for each seed, each seed in a process of its own with one thread. For every
 claim: means of treatment and control, difference with its 95 % interval, what was asked, verdict. The same seeds give
-the same numbers.
+the same numbers, but for those that count seconds.
 
 OUT gets a JSON file with all numbers of a method and a picture; with --all also a page of everything that OUT holds.
 Exit status 1 where an effect came out the opposite way.

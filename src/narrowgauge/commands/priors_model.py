@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,10 +38,10 @@ def named_tensors(path: str | Path, limit: int | None) -> tuple[int, Iterator[Na
 
 
 def _from_settings(path: Path) -> tuple[int, Iterator[Named]]:
-    from narrowgauge.train import Llama, LlamaConfig
+    from narrowgauge.commands.train_run import model_sizes
+    from narrowgauge.train import Llama
 
     config = merge(read_toml(path), {})
-    sizes = LlamaConfig.preset(config.model)
-    model = Llama(dataclasses.replace(sizes, max_seq_len=max(sizes.max_seq_len, config.seq_len)), seed=config.seed)
+    model = Llama(model_sizes(config), seed=config.seed)
     named = [(name, p.detach(), tuple(p.shape)) for name, p in model.named_parameters()]
     return len(named), iter(named)

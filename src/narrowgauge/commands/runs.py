@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ examples:
   narrowgauge runs compare demo-fp8_row demo-fp32 --metric val_loss --plot compare.png
 """
 DEFAULT_METRICS = ("loss", "val_loss", "grad_norm", "tokens_per_s")
+NOT_TRAINING = ("out", "plot", "loggers", "log_every")
+"""Settings that change nothing about the run's numbers."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,13 +80,17 @@ def run_compare(args: argparse.Namespace) -> int:
     for name in chosen:
         if name not in known:
             raise ValueError(f"metric: no run has {name!r}; known: {', '.join(known)}")
-    settings = sorted(set().union(*(run.config for run in runs)))
-    different = [name for name in settings if len({str(run.config.get(name)) for run in runs}) > 1]
+    configs = {label: flat(run.config) for label, run in labels.items()}
+    settings = sorted(set().union(*configs.values()))
+    different = [name for name in settings if len({str(config.get(name)) for config in configs.values()}) > 1]
+    if "recipe" in different:  # its name says it
+        different = [name for name in different if not name.startswith("recipe_settings.")]
+    different = [name for name in different if name not in NOT_TRAINING]
     if args.json:
         print_json(
             {
                 "settings": {
-                    name: {label: run.config.get(name) for label, run in labels.items()} for name in different
+                    name: {label: config.get(name) for label, config in configs.items()} for name in different
                 },
                 "metrics": {
                     name: {label: {"last": run.last(name), "best": run.best(name)} for label, run in labels.items()}
@@ -92,7 +99,7 @@ def run_compare(args: argparse.Namespace) -> int:
             }
         )
     else:
-        rows = [(name, *(str(run.config.get(name, "-")) for run in runs)) for name in different]
+        rows = [(name, *(str(config.get(name, "-")) for config in configs.values())) for name in different]
         rows.append(("steps done", *(str(run.steps) for run in runs)))
         print_table(("<setting", *labels), rows)
         print_text()
@@ -109,6 +116,14 @@ def run_compare(args: argparse.Namespace) -> int:
 
         note(f"written: {plot_runs(labels, chosen, args.plot)}")
     return 0
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings in tables under names with dots."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
 
 
 def _labels(runs: list[Run]) -> dict[str, Run]:

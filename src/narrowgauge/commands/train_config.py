@@ -1,48 +1,45 @@
-"""Settings of `narrowgauge train`: defaults, a TOML file over them, flags over both."""
+"""Settings of `narrowgauge train` from where they are given: defaults, a TOML file over them, flags over both.
+
+The keys of the file are the names of the fields, of a table for `sizes` and `early_stopping`. Two more have the form of
+a table beside their text: `[data]` with a weight for each source, and `[methods.NAME]` with a method's settings.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import re
 import tomllib
+import types
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from narrowgauge.commands.train_settings import Sizes as Sizes
+from narrowgauge.commands.train_settings import Stopping as Stopping
+from narrowgauge.commands.train_settings import TrainConfig as TrainConfig
+
+FIELDS = {field.name: field for field in fields(TrainConfig)}
+KINDS = get_type_hints(TrainConfig)
+TABLES: dict[str, Any] = {name: kind for name, kind in KINDS.items() if is_dataclass(kind)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """One training run. data: a text file or folder, None for the standard library's sources. out: None for
-    runs/<model>-<recipe>. device: None for CUDA where there is one. methods: `NAME` or `NAME:key=value,key=value`."""
-
-    data: str | None = None
-    model: str = "demo"
-    recipe: str = "fp8_row"
-    state: str = "log8"
-    steps: int = 500
-    batch_size: int = 8
-    seq_len: int = 128
-    lr: float = 1e-3
-    warmup: int = 50
-    weight_decay: float = 0.1
-    seed: int = 0
-    eval_every: int = 100
-    save_every: int = 100
-    methods: tuple[str, ...] = ()
-    out: str | None = None
-    device: str | None = None
-
-    @property
-    def folder(self) -> Path:
-        """Where the run writes."""
-        if self.out is not None:
-            return Path(self.out)
-        return Path("runs") / f"{self.model}-{Path(self.recipe).name.removesuffix('.toml')}"
+def leaves() -> dict[str, tuple[Any, type[Any]]]:
+    """Every setting by its whole name (`early_stopping.patience`): its field, and its type without None."""
+    found = {}
+    for name, field in FIELDS.items():
+        inner = fields(TABLES[name]) if name in TABLES else (field,)
+        hints = get_type_hints(TABLES[name]) if name in TABLES else KINDS
+        for each in inner:
+            found[f"{name}.{each.name}" if name in TABLES else name] = (each, _kind(hints[each.name]))
+    return found
 
 
-FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
+def _kind(hint: Any) -> type[Any]:
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(part for part in get_args(hint) if part is not type(None))
+    return get_origin(hint) or hint
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -51,25 +48,58 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"config: {path} is not TOML: {error}") from error
-    settings = {}
+    return checked(content, str(path))
+
+
+def checked(content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Settings as plain values, tables as dictionaries, each with the type of its field.
+
+    where: what the errors call it. Raises ValueError for unknown keys, with the nearest known one, and for values of
+    another type.
+    """
+    known = leaves()
+    settings: dict[str, Any] = {}
     for key, value in content.items():
         name = key.replace("-", "_")
-        if name not in FIELDS:
-            near = get_close_matches(name, FIELDS, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(FIELDS)}"
-            raise ValueError(f"config: {path} has an unknown key {key!r}; {hint}")
-        settings[name] = _checked(name, value, str(path))
+        if name in TABLES:
+            if not isinstance(value, Mapping):
+                inner = ", ".join(field.name for field in fields(TABLES[name]))
+                raise ValueError(f"config: {where}: {name}: expected a table with {inner}; got {value!r}")
+            settings[name] = {}
+            for inner_key, inner_value in value.items():
+                whole = f"{name}.{inner_key.replace('-', '_')}"
+                if whole not in known:
+                    raise ValueError(_unknown(f"{name}.{inner_key}", whole, known, where))
+                settings[name][known[whole][0].name] = _checked(whole, inner_value, known[whole][1], where)
+        elif name in known:
+            settings[name] = _checked(name, value, known[name][1], where)
+        else:
+            raise ValueError(_unknown(key, name, known, where))
     return settings
 
 
-def _checked(name: str, value: Any, where: str) -> Any:
-    """`value` with the type of the field's default; ValueError for another type."""
-    if name == "methods":
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise ValueError(f"config: {where}: methods: expected a list of strings, got {value!r}")
+def _unknown(key: str, name: str, known: Mapping[str, Any], where: str) -> str:
+    """The message for a key; a setting that is in a table is found by its own name too."""
+    table, _, last = name.rpartition(".")
+    names = {whole.rpartition(".")[2]: whole for whole in known} | {whole: whole for whole in (*known, *TABLES)}
+    if inside := [whole for whole in known if table and whole.startswith(f"{table}.")]:
+        names, name = {whole.rpartition(".")[2]: whole for whole in inside}, last
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    known_names = inside or [*TABLES, *(whole for whole in known if "." not in whole)]
+    hint = f"did you mean {names[near[0]]!r}?" if near else f"known: {', '.join(known_names)}"
+    return f"config: {where} has an unknown key {key!r}; {hint}"
+
+
+def _checked(name: str, value: Any, kind: type[Any], where: str) -> Any:
+    """`value` as the type of the field; ValueError for another type."""
+    if isinstance(value, Mapping) and name == "data":
+        return mixture_text(value)
+    if isinstance(value, Mapping) and name == "methods":
+        return tuple(method_text(method, settings) for method, settings in value.items())
+    if kind is tuple:
+        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+            raise ValueError(f"config: {where}: {name}: expected a list of strings, got {value!r}")
         return tuple(value)
-    default = FIELDS[name].default
-    kind = str if default is None else type(default)
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
@@ -77,25 +107,44 @@ def _checked(name: str, value: Any, where: str) -> Any:
     return value
 
 
+def mixture_text(weights: Mapping[str, Any]) -> str:
+    """`[data]` on one line: code=0.7,docstrings=0.3; a list of two weights is what it moves from and to."""
+    parts = []
+    for name, weight in weights.items():
+        both = weight if isinstance(weight, list) and len(weight) == 2 else [weight]
+        if any(sign in name for sign in ",=") or any(type(number) not in (int, float) for number in both):
+            raise ValueError(
+                f"data: expected name = weight or name = [first, last], names without , and =; got {name} = {weight!r}"
+            )
+        parts.append(f"{name}={'..'.join(map(str, both))}")
+    return ",".join(parts)
+
+
+def method_text(name: str, settings: Any) -> str:
+    """`[methods.NAME]` on one line: NAME:key=value,key=value."""
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"methods: expected a table [methods.{name}] of its settings, got {settings!r}")
+    values = ",".join(f"{key}={_setting_text(value)}" for key, value in settings.items())
+    return f"{name}:{values}" if values else name
+
+
+def _setting_text(value: Any) -> str:
+    """JSON, without quotes around what is no JSON anyway."""
+    is_word = isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w./-]*", value)
+    return value if is_word and value not in ("true", "false", "null", "NaN", "Infinity") else json.dumps(value)
+
+
 def merge(file: Mapping[str, Any], flags: Mapping[str, Any]) -> TrainConfig:
-    """The configuration of a file's settings with the flags that were given (not None) over them."""
-    return TrainConfig(**{**file, **{name: value for name, value in flags.items() if value is not None}})
+    """The configuration of a file's settings with the flags that were given (not None) over them.
 
-
-def parse_method(text: str) -> tuple[str, dict[str, Any]]:
-    """Name and settings of `NAME:key=value,…`; values are read as JSON (0.99, true), else as text."""
-    name, _, rest = text.partition(":")
-    settings = {}
-    for item in rest.split(",") if rest else []:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise ValueError(f"method: expected NAME:key=value,key=value, got {text!r}")
-        settings[key.strip()] = _value(value.strip())
-    return name.strip(), settings
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+    Both have tables as dictionaries; what a run's config.json has under these names will do as well.
+    """
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in file.items()}
+    for name, value in flags.items():
+        if name in TABLES:
+            inner = {key: item for key, item in value.items() if item is not None}
+            given[name] = {**given.get(name, {}), **inner}
+        elif value is not None:
+            given[name] = value
+    tables = {name: kind(**given.pop(name, {})) for name, kind in TABLES.items()}
+    return TrainConfig(**given, **tables)

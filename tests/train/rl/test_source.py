@@ -95,7 +95,7 @@ def test_a_batch_is_used_for_several_steps_and_survives_a_restart(make_source: M
     torch.testing.assert_close(next(resumed), second, rtol=0, atol=0)
     assert resumed.position == 2
     assert resumed.state_dict()["batch"] == {}
-    with pytest.raises(ValueError, match=r"data: the saved position belongs to inner_steps=2, this source has 1"):
+    with pytest.raises(ValueError, match=r"data: the saved position belongs to inner_steps=2, this stream has 1"):
         make_source().load_state_dict(state)
 
 
