@@ -15,6 +15,7 @@ Sources: Li et al., "PyTorch Distributed", VLDB 2020 (arXiv:2006.15704); Zhao et
 
 import atexit
 import contextlib
+import gc
 import os
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -52,6 +53,7 @@ def join() -> None:
 
 def _leave() -> None:
     if dist.is_initialized():
+        gc.collect()  # replicas are in cycles; left to the interpreter's end, their threads may find it gone
         dist.destroy_process_group()
 
 

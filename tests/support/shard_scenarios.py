@@ -8,6 +8,7 @@ writes FOLDER/RANK.json: scenario → "" or the traceback of what failed; and FO
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import sys
 import traceback
@@ -379,6 +380,7 @@ def group(folder: Path, rank: int, world: int, name: str) -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect()  # replicas are in cycles; left to the interpreter's end, their threads may find it gone
         dist.destroy_process_group()
 
 
