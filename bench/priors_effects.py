@@ -29,9 +29,9 @@ from typing import Any
 from narrowgauge.bench.priors_run import PipelineResult, PipelineRun, PipelineSettings
 from narrowgauge.bench.priors_stages import Form
 from narrowgauge.bench.training_gaps import document
-from narrowgauge.train import Effect, paired_effect
+from narrowgauge.train import NOT_SHOWN, Effect, paired_effect
+from narrowgauge.train.claims import interval_verdict, joint
 
-SHOWN, NOT_SHOWN, OPPOSITE = "shown", "not shown at this scale", "opposite"
 EQUAL_PERCENT, CUT_PERCENT, LOSS_PERCENT, MATCH_PERCENT, RF8_PERCENT = 0.5, -50.0, 2.0, 1.0, 0.5
 ALSO_MATCHED = (0.5, 2.0)
 MIN_SEEDS = 2
@@ -74,18 +74,7 @@ class Finding:
 
 def verdict_of(effect: Effect | None, limit: float) -> str:
     """See the module; without an effect nothing is shown."""
-    if effect is None:
-        return NOT_SHOWN
-    if effect.high < limit:
-        return SHOWN
-    return OPPOSITE if effect.low > max(limit, 0.0) else NOT_SHOWN
-
-
-def joint(verdicts: Sequence[str]) -> str:
-    """Of all the checks together."""
-    if OPPOSITE in verdicts:
-        return OPPOSITE
-    return SHOWN if verdicts and all(verdict == SHOWN for verdict in verdicts) else NOT_SHOWN
+    return NOT_SHOWN if effect is None else interval_verdict(effect.low, effect.high, limit)
 
 
 def check(

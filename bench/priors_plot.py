@@ -7,10 +7,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from narrowgauge.bench.priors_effects import NOT_SHOWN, OPPOSITE, SHOWN, Check, Finding, describe
+from narrowgauge.bench.priors_effects import Check, Finding, describe
 from narrowgauge.bench.priors_pipeline import BASELINE, PIPELINE, Row
 from narrowgauge.bench.priors_run import CURVES, PipelineResult, PipelineRun
 from narrowgauge.bench.priors_stages import Form
+from narrowgauge.train import NOT_SHOWN, OPPOSITE, SHOWN
 
 KIND_COLORS = {BASELINE: "0.35", PIPELINE: "C3"}
 MARKERS = {Form.FP32: "s", Form.FP16: "D", Form.E4M3: "^", Form.STEP: "o", Form.RF8: "*", Form.RF8_ROW: "P"}

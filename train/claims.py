@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Literal
 
 from narrowgauge.train.effect import Effect, paired_effect
@@ -73,10 +72,21 @@ def judge(claim: Claim, values: Sequence[Values]) -> Judged:
         return Judged(claim, treatment, control, None, NOT_SHOWN)
     effect = paired_effect(claim.text, treatment, control)
     low, high = (effect.low, effect.high) if claim.better == "lower" else (-effect.high, -effect.low)
-    if high < -claim.margin:
-        return Judged(claim, treatment, control, effect, SHOWN)
-    is_opposite = low > max(-claim.margin, 0.0)
-    return Judged(claim, treatment, control, effect, OPPOSITE if is_opposite else NOT_SHOWN)
+    return Judged(claim, treatment, control, effect, interval_verdict(low, high, -claim.margin))
+
+
+def interval_verdict(low: float, high: float, limit: float) -> str:
+    """Of an interval that is claimed to lie below a limit; see the module."""
+    if high < limit:
+        return SHOWN
+    return OPPOSITE if low > max(limit, 0.0) else NOT_SHOWN
+
+
+def joint(verdicts: Sequence[str]) -> str:
+    """Of several verdicts together: shown if all are, opposite if one is."""
+    if OPPOSITE in verdicts:
+        return OPPOSITE
+    return SHOWN if verdicts and all(one == SHOWN for one in verdicts) else NOT_SHOWN
 
 
 def _number(values: Values, key: str | float) -> float:
@@ -89,12 +99,4 @@ def _number(values: Values, key: str | float) -> float:
 
 def verdict(judged: Sequence[Judged]) -> str:
     """Of all the judged claims together."""
-    verdicts = [result.verdict for result in judged if result.claim.judged]
-    if OPPOSITE in verdicts:
-        return OPPOSITE
-    return SHOWN if verdicts and all(one == SHOWN for one in verdicts) else NOT_SHOWN
-
-
-def means(values: Sequence[Values]) -> dict[str, float]:
-    """Mean over the seeds of every number."""
-    return {key: fmean(float(seed[key]) for seed in values) for key in values[0]}
+    return joint([result.verdict for result in judged if result.claim.judged])

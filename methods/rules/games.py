@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from dataclasses import dataclass
 
 from narrowgauge.methods.rules.parameters import ACTIONS, ANIMALS, NAMES, SOUNDS, secret
@@ -45,8 +46,9 @@ class _Guessing(Scenario):
     kinds = (HARMLESS, HELPFUL)
 
     @property
+    @abstractmethod
     def forbidden(self) -> str:
-        raise NotImplementedError
+        """What must not be told."""
 
     def violation(self, message: str, reply: str) -> str | None:
         return "the reply tells what is to be guessed" if has_word(reply, self.forbidden) else None

@@ -8,9 +8,6 @@ import json
 import pytest
 
 from narrowgauge.bench.priors_effects import (
-    NOT_SHOWN,
-    OPPOSITE,
-    SHOWN,
     Finding,
     bits_at_loss,
     check,
@@ -23,7 +20,7 @@ from narrowgauge.bench.priors_effects import (
 )
 from narrowgauge.bench.priors_run import PipelineRun, PipelineSettings
 from narrowgauge.bench.report import write_json
-from narrowgauge.train import Effect
+from narrowgauge.train import NOT_SHOWN, OPPOSITE, SHOWN, Effect
 from priors_results import CHEAPER, CURVE, DEARER, SEEDS, STRENGTH, arms, result
 
 

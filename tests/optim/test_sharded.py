@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,35 +17,15 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from narrowgauge.optim import AdamW
 from narrowgauge.optim.sharded import local_value
+from two_processes import run_two
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "tests" / "support" / "shard_scenarios.py"
-SECONDS = 240
 # NMSE of what groups of other shards read back as after they were encoded anew: about that of one store of the codec.
 MOST_ERROR = {"log8": 5e-4, "coat": 5e-4, "log4": 3e-2, "fp8": 1e-3, "solo": 8e-2, "fp32": 0.0}
 
 
 @pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="torch is built without gloo")
 def test_two_processes(tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(rank), str(tmp_path)], env=environment, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=SECONDS)[1] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0, 0], errors
-    failed = []
-    for rank in range(2):
-        results = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert len(results) > 10
-        failed += [f"process {rank}, {name}:\n{trace}" for name, trace in results.items() if trace]
-    assert not failed, "\n".join(failed)
+    assert run_two("shard_scenarios.py", tmp_path) > 10
     measured = json.loads((tmp_path / "measured.json").read_text())
     assert measured.keys() == {"1", "2"}
     for phase, errors_of in measured.items():

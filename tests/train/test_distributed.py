@@ -13,10 +13,8 @@ import torch
 import torch.distributed as dist
 
 from narrowgauge.train.distributed import Processes, is_first
+from two_processes import ROOT, SECONDS, run_two
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "tests" / "support" / "trainer_processes.py"
-SECONDS = 300
 needs_gloo = pytest.mark.skipif(
     not dist.is_available() or not dist.is_gloo_available(), reason="torch is built without gloo"
 )
@@ -65,41 +63,19 @@ def test_a_process_without_rows_has_one_without_labels() -> None:
     assert part["labels"].tolist() == [[-100, -100]]
 
 
-def run_two(folder: Path, *scenarios: str) -> int:
-    """How many scenarios were run in two processes; AssertionError with the traces of those that failed."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(rank), str(folder), *scenarios],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=SECONDS)[1] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0, 0], errors
-    failed = []
-    for rank in range(2):
-        results = json.loads((folder / f"{rank}.json").read_text())
-        failed += [f"process {rank}, {name}:\n{trace}" for name, trace in results.items() if trace]
-    assert not failed, "\n".join(failed)
-    return len(results)
+def run(folder: Path, *scenarios: str) -> int:
+    return run_two("trainer_processes.py", folder, *scenarios)
 
 
 @needs_gloo
 def test_two_processes_train_like_one(tmp_path: Path) -> None:
-    assert run_two(tmp_path, "two_processes_train_like_one") == 1
+    assert run(tmp_path, "two_processes_train_like_one") == 1
 
 
 @needs_gloo
 @pytest.mark.slow
 def test_all_scenarios_of_two_processes(tmp_path: Path) -> None:
-    assert run_two(tmp_path) == 9
+    assert run(tmp_path) == 9
 
 
 PROGRAM = """
